@@ -1,0 +1,168 @@
+"""The manifest: what a bundle holds, as frozen structures that refuse unknown keys.
+
+The bytes on disk are described in `docs/bundle-format.md`. This module knows the content
+(`Manifest` ⇄ JSON document); `edgeexit.bundle` knows files and hashes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "FORMAT_NAME",
+    "FORMAT_VERSION",
+    "CalibrationSummary",
+    "ExitEntry",
+    "FileEntry",
+    "Manifest",
+    "PolicyEntry",
+    "Preprocessing",
+    "Provenance",
+    "SegmentEntry",
+    "SourceEntry",
+    "TensorSpec",
+]
+
+FORMAT_NAME = "edgeexit-bundle"
+FORMAT_VERSION = 1
+
+
+class _Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all entries: immutable, keyword-only, unknown keys refused."""
+
+
+class TensorSpec(_Frozen, frozen=True):
+    """A named tensor. `shape` leaves out the batch axis, which is always axis 0.
+
+    For policy tensors (`SegmentEntry.policy_inputs`) `shape` is the whole shape.
+    """
+
+    name: str
+    dtype: str  # NumPy's name: float32, float16, uint8, int64, bool, …
+    shape: tuple[int, ...]
+
+
+class FileEntry(_Frozen, frozen=True):
+    """A file of the bundle. `path` is relative with forward slashes."""
+
+    path: str
+    sha256: str  # 64 hexadecimal digits, lower case
+    size_bytes: int
+
+
+class SegmentEntry(_Frozen, frozen=True):
+    """One segment: an ONNX graph from boundary k to boundary k+1 and exit k's logits.
+
+    `inputs` are taken from the tensors known so far (the model's inputs and the outputs of
+    earlier segments), by name. `outputs` are those that a later segment uses. `policy_inputs`
+    are tensors of `exits.safetensors` with the same names, bound once. `logits` is the name of
+    the output of shape (batch, classes), float32. Counts are for one sample, backbone and head
+    apart; `macs` and `params` leave the head out.
+    """
+
+    file: FileEntry
+    inputs: tuple[TensorSpec, ...]
+    policy_inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    logits: str
+    macs: int
+    params: int
+    head_macs: int
+    head_params: int
+
+
+class ExitEntry(_Frozen, frozen=True):
+    """One exit, at the end of the segment with the same index.
+
+    `threshold` is in the units of the criterion; a sample leaves when its score is ≥ it.
+    None means that nobody leaves here. The last exit takes everybody and has None.
+    `cost` is everything spent until this exit answers, heads included, as a fraction of the
+    whole model's MACs; `cost_macs` is the same in MACs.
+    """
+
+    name: str
+    head: Literal["class-means", "gaussian", "trained", "model"]
+    criterion: str
+    threshold: float | None
+    cost: float
+    cost_macs: int
+
+
+class PolicyEntry(_Frozen, frozen=True):
+    """The policy by its registered name, and the names of its tensors in `exits.safetensors`."""
+
+    name: str
+    tensors: tuple[str, ...] = ()
+
+
+class Preprocessing(_Frozen, frozen=True):
+    """How raw samples become the first segment's input. Arithmetic is in the graph already.
+
+    `kind` "image": pictures are decoded to `mode` (L or RGB) and given as uint8 arrays
+    (height, width, channels); `size` is (height, width). `resize` "exact" refuses pictures of
+    another size, "crop" scales the shorter side and crops the centre. `kind` "array": arrays
+    are given as they are. `mean` and `std` are recorded for people; the graph applies them.
+    """
+
+    kind: Literal["image", "array"]
+    mode: Literal["L", "RGB"] | None = None
+    size: tuple[int, int] | None = None
+    resize: Literal["exact", "crop"] = "exact"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class CalibrationSummary(_Frozen, frozen=True):
+    """What was measured on the calibration split when the thresholds were chosen."""
+
+    samples: int
+    held_out: bool  # True: held out of the fitting data because no split was given
+    labels: Literal["data", "model"]
+    max_drop: float
+    full_accuracy: float
+    accuracy: float
+    mean_cost: float
+    exit_shares: tuple[float, ...]
+
+
+class SourceEntry(_Frozen, frozen=True):
+    """A source model: the file's name (never its folder) or `module:function`."""
+
+    name: str
+    sha256: str | None = None
+
+
+class Provenance(_Frozen, frozen=True):
+    """Where the bundle came from. No paths, host or user names, so that equal exports are equal."""
+
+    edgeexit: str
+    sources: tuple[SourceEntry, ...]
+    tools: dict[str, str] = {}
+
+
+class Manifest(_Frozen, frozen=True):
+    """Everything about a bundle that is not a tensor or a graph.
+
+    `macs` and `params` are the whole model's, heads left out: the last exit's own path.
+    """
+
+    format: str
+    version: int
+    labels: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing
+    segments: tuple[SegmentEntry, ...]
+    exits: tuple[ExitEntry, ...]
+    policy: PolicyEntry
+    macs: int
+    params: int
+    calibration: CalibrationSummary
+    provenance: Provenance
+    exits_file: FileEntry
+    check_file: FileEntry
+
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the bundle other than the manifest itself."""
+        return (*(segment.file for segment in self.segments), self.exits_file, self.check_file)

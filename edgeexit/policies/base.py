@@ -1,0 +1,52 @@
+"""What every policy is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeexit.manifest import PolicyEntry
+
+__all__ = ["Decision", "Policy", "State"]
+
+State = tuple[NDArray[np.float32], ...]
+"""Arrays whose axis 0 is the sample. Rows of samples that left are dropped by the caller."""
+
+
+class Decision(NamedTuple):
+    """A policy's word on n samples at one exit."""
+
+    score: NDArray[np.float32]  # (n,) in the criterion's units; leaves when ≥ the exit's threshold
+    probability: NDArray[np.float32]  # (n,) of the label, in [0, 1]
+    label: NDArray[np.int64]  # (n,) class index
+    leave: NDArray[np.bool_]  # (n,)
+
+
+class Policy(Protocol):
+    """Pure: equal arguments give equal answers, and row i of an answer depends on row i alone.
+
+    `thresholds` has one value per exit; infinity means that nobody leaves there. At the last exit
+    everybody leaves, whatever the threshold.
+    """
+
+    name: str
+    criterion: str
+    thresholds: tuple[float, ...]
+
+    def start(self, samples: int, classes: int) -> State:
+        """The state before exit 0."""
+
+    def decide(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Decision, State]:
+        """Judge logits of shape (n, classes) at exit `exit_index`; returns the new state too."""
+
+    def with_thresholds(self, thresholds: tuple[float, ...]) -> Policy:
+        """The same policy with other thresholds."""
+
+    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
+        """What has to be stored in `exits.safetensors`."""
+
+    def entry(self) -> PolicyEntry:
+        """How the manifest names this policy."""
