@@ -1,0 +1,90 @@
+"""Source models as one graph with everything measured that cutting it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeexit_exporters.compose import compose, prefix
+from edgeexit_exporters.exits import OwnExit, find_own_exits
+from edgeexit_exporters.graph import Graph, bits
+from edgeexit_exporters.macs import count_macs, count_params
+from edgeexit_exporters.normalise import keep_outputs
+from edgeexit_exporters.probe import PROBE_BATCHES, TensorInfo, probe
+
+__all__ = ["Analysis", "analyse"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysed graph.
+
+    Attributes:
+        graph: With the logits of the models' own exits as its only outputs.
+        infos: Dtype and axes of every tensor.
+        macs: MACs of every node, one sample.
+        stages: The nodes of each model of a cascade, as bit masks; empty for one model.
+        own: The exits that the models bring, cheapest first; the last is the whole model's.
+        classes: Number of classes.
+    """
+
+    graph: Graph
+    infos: Mapping[str, TensorInfo]
+    macs: list[int]
+    stages: list[int]
+    own: tuple[OwnExit, ...]
+    classes: int
+
+    def spent(self, nodes: int) -> int:
+        """MACs of a set of nodes."""
+        return sum(self.macs[i] for i in bits(nodes))
+
+    @property
+    def whole_macs(self) -> int:
+        """MACs of the whole model alone: the last exit without any other."""
+        return max(1, self.spent(self.graph.needs([self.own[-1].tensor])))
+
+    @property
+    def whole_params(self) -> int:
+        """Parameters of the whole model alone."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.graph.model)
+        keep_outputs(model, [self.own[-1].tensor])
+        return count_params(Graph(model))
+
+
+def analyse(models: Sequence[onnx.ModelProto], names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Analysis:
+    """Make one graph of normalised models and measure it.
+
+    Args:
+        models: One, or a cascade of models from small to large.
+        names: What to call them.
+        feeds: Example inputs of the first model, at least one row; rows are repeated as needed.
+
+    Raises:
+        ModelError: The models do not fit together, do not run, or have no logits.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(compose(models))
+    order = np.arange(max(PROBE_BATCHES)) % len(next(iter(feeds.values())))
+    graph = Graph(model)
+    infos = probe(graph, {name: array[order] for name, array in feeds.items()})
+    own, classes = find_own_exits(graph, infos, _stages(graph, len(models)), names)
+    keep_outputs(model, [exit_.tensor for exit_ in own])
+    graph = Graph(model)
+    return Analysis(graph, infos, count_macs(graph, infos), _stages(graph, len(models)), own, classes)
+
+
+def _stages(graph: Graph, models: int) -> list[int]:
+    if models == 1:
+        return []
+    masks = [0] * models
+    for i, node in enumerate(graph.nodes):
+        owner = next(m for m in range(models) if node.output[0].startswith(prefix(m)))
+        masks[owner] |= 1 << i if graph.is_activation_node(i) else 0
+    return masks

@@ -1,0 +1,238 @@
+"""`edgeexit export`: from models and data to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeexit.bundle import Bundle
+from edgeexit.console import emit_json, human_bytes, human_count, print_table, say
+from edgeexit.errors import UsageError
+from edgeexit.manifest import Manifest
+from edgeexit.targets import load_target
+from edgeexit_exporters.cuts import enumerate_cuts
+from edgeexit_exporters.exporting import export as export_bundle
+from edgeexit_exporters.heads import HEADS, HeadSettings
+from edgeexit_exporters.loading import prepare
+from edgeexit_exporters.settings import ExportSettings
+
+__all__ = ["export"]
+
+EXAMPLES = """\b
+Examples:
+  edgeexit export model.onnx --data images/train --mean 0.485,0.456,0.406 \\
+      --std 0.229,0.224,0.225 -o model.eexit
+  edgeexit export model.onnx --data images/train --calibration images/val \\
+      --exits 4 --head class-means --max-drop 0.005 -o model
+  edgeexit export small.onnx big.onnx --data images/train -o cascade.eexit
+  edgeexit export mypackage.models:build --data train.npz -o model.eexit
+  edgeexit export model.onnx --data train.npz --list-cuts
+"""
+
+
+class _Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+NUMBERS = _Numbers()
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--data", required=True, metavar="DIR|NPZ", help="What the exits are fitted on.")
+@click.option("--calibration", metavar="DIR|NPZ", help="What thresholds are fitted on; else a tenth of --data is held out.")
+@click.option("--exits", metavar="auto|N|a,b", help="auto: those that pay; N: even shares of cost; or tensor names.")
+@click.option("--head", type=click.Choice(sorted(HEADS)), default="gaussian", show_default=True, help="Kind of exit.")
+@click.option(
+    "--labels",
+    type=click.Choice(["data", "model"]),
+    default="data",
+    show_default=True,
+    help="What is right: the data's labels, or the whole model's own answers.",
+)
+@click.option("--max-drop", type=float, default=0.01, show_default=True, help="Largest loss of accuracy, as a share.")
+@click.option("--mean", type=NUMBERS, metavar="M,M,M", help="Mean of each channel, put into segment 0.")
+@click.option("--std", type=NUMBERS, metavar="S,S,S", help="Standard deviation of each channel, likewise.")
+@click.option(
+    "--resize",
+    type=click.Choice(["exact", "crop"]),
+    default="exact",
+    show_default=True,
+    help="Pictures of another size: refuse, or scale the shorter side and crop the centre.",
+)
+@click.option("--size", type=NUMBERS, metavar="H,W", help="Size of pictures, for a model that takes any.")
+@click.option("--target", metavar="NAME", help="A device the bundle is for; see edgeexit targets.")
+@click.option(
+    "--means-kib", type=click.FloatRange(min=0.1), default=64.0, show_default=True, help="KiB of class means an exit."
+)
+@click.option(
+    "--min-gain",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="With auto, the share of the model's MACs that an exit must save to stay.",
+)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads for this export; 0 takes all cores.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("-o", "--output", metavar="BUNDLE", help="A folder, or an archive if it ends in .eexit.")
+@click.option("--list-cuts", is_flag=True, help="Only list where the model can be cut.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def export(
+    sources: tuple[str, ...],
+    data: str,
+    calibration: str | None,
+    exits: str | None,
+    head: str,
+    labels: str,
+    max_drop: float,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: str,
+    size: tuple[float, ...] | None,
+    target: str | None,
+    means_kib: float,
+    min_gain: float,
+    threads: int,
+    seed: int,
+    output: str | None,
+    list_cuts: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Cut SOURCE at early exits, fit the exits in one pass over the data, and write a bundle.
+
+    SOURCE is an .onnx file, or module:function for a function that returns a torch module. A plain
+    classifier gets exits; a model with several logits outputs keeps its own; several sources make a
+    cascade of models, small to large. With --exits the last two get fitted exits besides.
+
+    DIR is an image folder with one subfolder a class, sorted as the model's classes are; NPZ an
+    archive with x and y, or with y and one array for each input of the model.
+
+    The thresholds keep the loss of accuracy on the calibration split, and one standard error in
+    reserve, within --max-drop at the least cost.
+    """
+    settings = ExportSettings(
+        exits=exits,
+        head=HeadSettings(kind=head, means_bytes=int(means_kib * 1024)),
+        max_drop=max_drop,
+        labels=labels,
+        mean=mean,
+        std=std,
+        resize=resize,
+        size=_height_width(size),
+        min_gain=min_gain,
+        seed=seed,
+        threads=threads,
+        quiet=quiet,
+    )
+    if list_cuts:
+        _list_cuts(sources, data, settings, as_json)
+        return
+    if output is None:
+        raise UsageError("no bundle to write was named", expected="-o BUNDLE", remedy="add -o model.eexit")
+    device = None if target is None else load_target(target)
+    if calibration is None:
+        say(f"no --calibration: a tenth of {data} is held out and thresholds are fitted on it")
+    manifest = export_bundle(sources, data, output, settings, calibration=calibration)
+    size_bytes = Bundle.open(output).size_bytes
+    if as_json:
+        emit_json(_document(output, size_bytes, manifest))
+        return
+    _show(output, size_bytes, manifest)
+    if device is not None:
+        say(f"On {device.title}: edgeexit verify {output}")
+
+
+def _height_width(size: tuple[float, ...] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if len(size) not in (1, 2) or any(length < 1 or length != int(length) for length in size):
+        raise UsageError("--size is not a size", got=",".join(map(str, size)), expected="H,W, such as 224,224")
+    return int(size[0]), int(size[-1])
+
+
+def _document(output: str, size_bytes: int, manifest: Manifest) -> dict[str, object]:
+    calibration = manifest.calibration
+    return {
+        "bundle": str(output),
+        "size_bytes": size_bytes,
+        "macs": manifest.macs,
+        "params": manifest.params,
+        "exits": [
+            {"name": e.name, "head": e.head, "threshold": e.threshold, "cost": e.cost, "share": share}
+            for e, share in zip(manifest.exits, calibration.exit_shares, strict=True)
+        ],
+        "calibration": {
+            "samples": calibration.samples,
+            "held_out": calibration.held_out,
+            "labels": calibration.labels,
+            "max_drop": calibration.max_drop,
+            "full_accuracy": calibration.full_accuracy,
+            "accuracy": calibration.accuracy,
+            "accuracy_drop": calibration.full_accuracy - calibration.accuracy,
+            "mean_cost": calibration.mean_cost,
+        },
+    }
+
+
+def _show(output: str, size_bytes: int, manifest: Manifest) -> None:
+    calibration = manifest.calibration
+    rows = [
+        (e.name, e.head, "takes all" if k == len(manifest.exits) - 1 else _threshold(e.threshold), f"{s:.1%}", f"{e.cost:.3f}")
+        for k, (e, s) in enumerate(zip(manifest.exits, calibration.exit_shares, strict=True))
+    ]
+    print_table(("exit", "<head", "threshold", "share", "cost"), rows, title=f"{output} ({human_bytes(size_bytes)})")
+    against = "agreement with the whole model" if calibration.labels == "model" else "accuracy"
+    say(
+        f"On {calibration.samples} calibration samples: {against} {calibration.accuracy:.2%}, "
+        f"whole model {calibration.full_accuracy:.2%}, mean cost {calibration.mean_cost:.3f} of its "
+        f"{human_count(manifest.macs)}MACs."
+    )
+    say(f"Measure it on data it has not seen: edgeexit eval {output} --data DIR")
+
+
+def _threshold(threshold: float | None) -> str:
+    return "nobody" if threshold is None else f"{threshold:.4f}"
+
+
+def _list_cuts(sources: tuple[str, ...], data: str, settings: ExportSettings, as_json: bool) -> None:
+    analysis = prepare(sources, Path(data), settings).analysis
+    cuts = enumerate_cuts(analysis.graph, analysis.infos, analysis.macs, analysis.stages)
+    total = sum(analysis.macs) or 1
+    if as_json:
+        emit_json(
+            {
+                "macs": total,
+                "cuts": [
+                    {
+                        "after": cut.after,
+                        "live": cut.live,
+                        "size_bytes": cut.size_bytes,
+                        "macs_before": cut.macs_before,
+                        "share": cut.macs_before / total,
+                        "obstacle": cut.obstacle,
+                    }
+                    for cut in cuts
+                ],
+            }
+        )
+        return
+    rows = [
+        (cut.after, f"{cut.macs_before / total:.3f}", len(cut.live), human_bytes(cut.size_bytes), cut.obstacle or "")
+        for cut in cuts
+    ]
+    print_table(("after", "share of MACs", "tensors", "bytes a sample", "<obstacle"), rows)

@@ -1,0 +1,8 @@
+"""Exit heads that are fitted in one pass over data, with no gradient, and run inside the segment's graph."""
+
+from __future__ import annotations
+
+from edgeexit_exporters.heads.base import Head, HeadSettings, HeadFitter
+from edgeexit_exporters.heads.table import HEADS
+
+__all__ = ["HEADS", "Head", "HeadFitter", "HeadSettings"]

@@ -1,0 +1,60 @@
+"""What a user may choose about an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgeexit.errors import UsageError
+from edgeexit_exporters.heads import HEADS, HeadSettings
+
+__all__ = ["ExportSettings"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What a user may choose.
+
+    Attributes:
+        exits: "auto", a number, tensor names separated by commas, or None: "auto" for a plain
+            classifier, the model's own exits for a multi-exit model or a cascade of models.
+        head: See `HeadSettings`.
+        max_drop: Allowed loss of accuracy against the whole model, as a fraction of all samples.
+        labels: "data", or "model" for the whole model's own answers.
+        mean, std: Normalisation to put into segment 0, one value a channel.
+        resize: "exact" or "crop".
+        size: Height and width of pictures, for models that take any.
+        min_gain: With "auto", the share of the whole model's MACs that an exit must save to stay.
+        seed: Order of the samples, and the split that is held out.
+        threads: Threads of ONNX Runtime; 0 takes all cores.
+        quiet: Show no progress.
+    """
+
+    exits: str | None = None
+    head: HeadSettings = field(default_factory=HeadSettings)
+    max_drop: float = 0.01
+    labels: str = "data"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str = "exact"
+    size: tuple[int, int] | None = None
+    min_gain: float = 0.005
+    seed: int = 0
+    threads: int = 0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant.
+
+        Raises:
+            UsageError: A value is outside its range.
+        """
+        if not 0 <= self.max_drop < 1:
+            raise UsageError(
+                "--max-drop is a share of all samples", got=self.max_drop, expected="0 ≤ D < 1, such as 0.01"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise UsageError("--mean and --std go together", expected="both or neither")
+        if self.head.kind not in HEADS:
+            raise UsageError("no such head", got=self.head.kind, expected=" or ".join(HEADS))
+        if self.labels not in ("data", "model"):
+            raise UsageError("no such labels", got=self.labels, expected="data or model")

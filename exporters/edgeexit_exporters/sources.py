@@ -1,0 +1,207 @@
+"""Load a source model: an ONNX file, or a torch module named `module:function`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import inspect
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeexit.errors import MissingPartError, ModelError, UsageError
+from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Source", "export_module", "is_torch_source", "load_onnx", "load_torch"]
+
+_TRACED_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model, normalised.
+
+    Attributes:
+        name: The file's name without its folder, or `module:function`.
+        model: See `edgeexit_exporters.normalise`.
+        sha256: Of the file; None for a torch module.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    sha256: str | None
+
+
+def is_torch_source(source: str) -> bool:
+    """Whether `source` names a Python function rather than a file."""
+    return ":" in source and not Path(source).exists() and not source.endswith(".onnx")
+
+
+def load_onnx(path: str | Path) -> Source:
+    """Load and normalise an ONNX file; weights in files beside it are read too.
+
+    Raises:
+        ModelError: There is no such file, or it is not a valid ONNX model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(
+            "the model file does not exist", got=str(path), expected="an .onnx file, or module:function for a torch model"
+        )
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, ValueError, ValidationError, OSError: one answer for all
+        raise ModelError(
+            f"{path} is not a valid ONNX model",
+            got=str(error).strip().split("\n")[0][:300],
+            expected="a file written by an ONNX exporter",
+        ) from error
+    return Source(path.name, normalise(model), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def load_torch(source: str, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Source:
+    """Call `module:function` and export the module it returns, in eval mode, with a free batch axis.
+
+    Args:
+        source: `module:function`; the current folder is searched for the module too.
+        feeds: Example inputs, axis 0 the batch (at least 2 rows): one array for a module with one
+            input, or arrays by the names of `forward`'s parameters.
+
+    Raises:
+        MissingPartError: torch is not installed.
+        UsageError: The function is not there or does not return a torch module.
+        ModelError: The module cannot be exported.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPartError.package("exporting a torch model", "edgeexit-exporters[torch]") from error
+    module = _build(source, torch)
+    names = _input_names(source, module, feeds)
+    arrays = [feeds[name] for name in names] if isinstance(feeds, Mapping) else [feeds]
+    examples = tuple(torch.from_numpy(np.ascontiguousarray(array[:_TRACED_BATCH])) for array in arrays)
+    proto = export_module(source, module, examples, names, torch)
+    return Source(source, normalise(proto), None)
+
+
+def _build(source: str, torch: Any) -> torch.nn.Module:
+    module_name, _, function_name = source.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise UsageError(
+            "the module of a torch source cannot be imported",
+            got=f"{source}: {error}",
+            expected="module:function, the module importable from here",
+        ) from error
+    except AttributeError as error:
+        raise UsageError("the module has no such function", got=source, expected="module:function") from error
+    try:
+        model = function() if callable(function) and not isinstance(function, torch.nn.Module) else function
+    except Exception as error:
+        raise ModelError(f"{source} failed", got=f"{type(error).__name__}: {error}") from error
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module")
+    return model.eval().requires_grad_(False)
+
+
+def _input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> list[str]:
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not isinstance(feeds, Mapping):
+        return plain[:1] or ["input"]
+    names = [name for name in plain if name in feeds]
+    required = [p.name for p in parameters if p.default is p.empty and p.name in plain]
+    if not names or not set(required) <= set(names):
+        raise UsageError(
+            f"the data have no array for an input of {source}",
+            got=", ".join(feeds),
+            expected=", ".join(required),
+            remedy="name the arrays in the .npz as the parameters of forward",
+        )
+    return names
+
+
+def export_module(
+    source: str,
+    module: torch.nn.Module,
+    examples: tuple[Any, ...],
+    names: list[str],
+    torch: Any,
+    *,
+    output_names: list[str] | None = None,
+) -> onnx.ModelProto:
+    """Export a torch module to ONNX with a free batch axis: torch's new exporter first, then its old one.
+
+    Args:
+        source: What to call it in errors.
+        module: In eval mode.
+        examples: One tensor for each input, at least 2 rows.
+        names: Names of the inputs.
+        torch: The torch package.
+        output_names: Names of the outputs; the exporter's own if None.
+
+    Raises:
+        ModelError: Neither exporter can.
+    """
+    batch = torch.export.Dim(BATCH, min=1, max=4096)
+    errors = []
+    for dynamo in (True, False):
+        buffer = io.BytesIO()
+        axes: dict[str, Any] = (
+            {"dynamic_shapes": tuple({0: batch} for _ in examples), "external_data": False}
+            if dynamo
+            else {"dynamic_axes": {name: {0: BATCH} for name in names}}
+        )
+        try:
+            with _quiet(), torch.no_grad():
+                program = torch.onnx.export(
+                    module,
+                    examples,
+                    None if dynamo else buffer,
+                    input_names=names,
+                    output_names=output_names,
+                    opset_version=OPSETS.start,
+                    dynamo=dynamo,
+                    **axes,
+                )
+            return program.model_proto if dynamo else onnx.load_from_string(buffer.getvalue())
+        except ImportError as error:
+            raise MissingPartError.package("exporting a torch model", "edgeexit-exporters[torch]") from error
+        except Exception as error:  # the exporters raise whatever the model's code raises
+            errors.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error) else ''}")
+    raise ModelError(
+        f"torch cannot export {source} to ONNX",
+        got="; then without dynamo: ".join(errors),
+        remedy="export the model yourself and give the .onnx file",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's prints and warnings away from the user's output."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)
