@@ -1,0 +1,208 @@
+"""The stored bytes of format version 1, literally. If one of these fails, the format has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from core.bundles import bundle_parts, opens, signed, write_small
+from edgeexit.bundle import Bundle
+from edgeexit.bundle.archive import pack
+from edgeexit.bundle.document import encode_manifest
+from edgeexit.errors import BundleError
+from edgeexit.manifest import FORMAT_VERSION
+
+ARCHIVE = (
+    b"PK\x03\x04" b"\x0a\x00" b"\x00\x00" b"\x00\x00" b"\x00\x00\x21\x00"
+    b"\x43\xbf\xa6\xa3" b"\x02\x00\x00\x00" b"\x02\x00\x00\x00" b"\x0d\x00" b"\x00\x00" b"manifest.json"
+    b"{}"
+    b"PK\x03\x04" b"\x0a\x00" b"\x00\x00" b"\x00\x00" b"\x00\x00\x21\x00"
+    b"\xc2\x41\x24\x35" b"\x03\x00\x00\x00" b"\x03\x00\x00\x00" b"\x10\x00" b"\x00\x00" b"segments/00.onnx"
+    b"abc"
+    b"PK\x01\x02" b"\x0a\x03" b"\x0a\x00" b"\x00\x00" b"\x00\x00" b"\x00\x00\x21\x00"
+    b"\x43\xbf\xa6\xa3" b"\x02\x00\x00\x00" b"\x02\x00\x00\x00" b"\x0d\x00" b"\x00\x00" b"\x00\x00"
+    b"\x00\x00" b"\x00\x00" b"\x00\x00\xa4\x81" b"\x00\x00\x00\x00" b"manifest.json"
+    b"PK\x01\x02" b"\x0a\x03" b"\x0a\x00" b"\x00\x00" b"\x00\x00" b"\x00\x00\x21\x00"
+    b"\xc2\x41\x24\x35" b"\x03\x00\x00\x00" b"\x03\x00\x00\x00" b"\x10\x00" b"\x00\x00" b"\x00\x00"
+    b"\x00\x00" b"\x00\x00" b"\x00\x00\xa4\x81" b"\x2d\x00\x00\x00" b"segments/00.onnx"
+    b"PK\x05\x06" b"\x00\x00" b"\x00\x00" b"\x02\x00" b"\x02\x00"
+    b"\x79\x00\x00\x00" b"\x5e\x00\x00\x00" b"\x00\x00"
+)  # fmt: skip
+
+EXITS = (
+    b"\x48\x00\x00\x00\x00\x00\x00\x00"
+    b'{"policy.temperatures":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    b"\x00\x00\x80\x3f"
+)
+
+CHECK = (
+    b"\x40\x01\x00\x00\x00\x00\x00\x00"
+    b'{"exits":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},'
+    b'"labels":{"dtype":"I64","shape":[2],"data_offsets":[16,32]},'
+    b'"input.x":{"dtype":"F32","shape":[2,4],"data_offsets":[32,64]},'
+    b'"logits.0":{"dtype":"F32","shape":[2,3],"data_offsets":[64,88]},'
+    b'"probabilities":{"dtype":"F32","shape":[2],"data_offsets":[88,96]}}       '
+    b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+    b"\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00"
+    b"\x00\x00\x00\x00\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x40\x40"
+    b"\x00\x00\x80\x40\x00\x00\xa0\x40\x00\x00\xc0\x40\x00\x00\xe0\x40"
+    b"\x00\x00\x00\x00\x00\x00\x80\x3f\x00\x00\x00\x00"
+    b"\x00\x00\x00\x00\x00\x00\x80\x3f\x00\x00\x00\x00"
+    b"\x00\x00\x40\x3f\x00\x00\x40\x3f"
+)
+
+MANIFEST = """\
+{"sha256": "71fca5fe7b731532f8da1f503227920c02baa6bbcdde45044812ec46228d3542",
+  "format": "edgeexit-bundle",
+  "version": 1,
+  "labels": [
+    "cat",
+    "dog",
+    "été"
+  ],
+  "inputs": [
+    {
+      "name": "x",
+      "dtype": "float32",
+      "shape": [
+        4
+      ]
+    }
+  ],
+  "preprocessing": {
+    "kind": "array",
+    "mode": null,
+    "size": null,
+    "resize": "exact",
+    "mean": null,
+    "std": null
+  },
+  "segments": [
+    {
+      "file": {
+        "path": "segments/00.onnx",
+        "sha256": "749de4c07708e384ac28820c2e2f26c08792b91b7af06c63cafa3749a20667e1",
+        "size_bytes": 7
+      },
+      "inputs": [
+        {
+          "name": "x",
+          "dtype": "float32",
+          "shape": [
+            4
+          ]
+        }
+      ],
+      "policy_inputs": [],
+      "outputs": [],
+      "logits": "logits.0",
+      "macs": 100,
+      "params": 10,
+      "head_macs": 0,
+      "head_params": 0
+    }
+  ],
+  "exits": [
+    {
+      "name": "last",
+      "head": "model",
+      "criterion": "max-probability",
+      "threshold": null,
+      "cost": 1.0,
+      "cost_macs": 100
+    }
+  ],
+  "policy": {
+    "name": "max-probability",
+    "tensors": [
+      "policy.temperatures"
+    ]
+  },
+  "macs": 100,
+  "params": 10,
+  "calibration": {
+    "samples": 8,
+    "held_out": true,
+    "labels": "data",
+    "max_drop": 0.01,
+    "full_accuracy": 0.875,
+    "accuracy": 0.875,
+    "mean_cost": 0.5,
+    "exit_shares": [
+      1.0
+    ]
+  },
+  "provenance": {
+    "edgeexit": "0",
+    "sources": [
+      {
+        "name": "m.onnx",
+        "sha256": null
+      }
+    ],
+    "tools": {
+      "numpy": "2",
+      "onnx": "1"
+    }
+  },
+  "exits_file": {
+    "path": "exits.safetensors",
+    "sha256": "8c6b7030ac856b0fea3bcd8e7b30a987e3bb8e0da04856ce7574c371ac50b815",
+    "size_bytes": 84
+  },
+  "check_file": {
+    "path": "check.safetensors",
+    "sha256": "f20ba0da48200714436a27c913512b6746ff6c6a5ffb22075c159c51e4d979c8",
+    "size_bytes": 424
+  }
+}
+"""
+
+ARCHIVE_SHA256 = "18d43eab58ed9b8483d8333a20e1e425284e4f1aa366efc558ff9d400c97e55f"
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    """The folder of version 1, from nothing but the literals above."""
+    (tmp_path / "segments").mkdir()
+    (tmp_path / "manifest.json").write_bytes(MANIFEST.encode())
+    (tmp_path / "segments/00.onnx").write_bytes(b"graph 0")
+    (tmp_path / "exits.safetensors").write_bytes(EXITS)
+    (tmp_path / "check.safetensors").write_bytes(CHECK)
+    return tmp_path
+
+
+def test_the_version_is_the_one_these_bytes_are_of() -> None:
+    assert FORMAT_VERSION == 1
+
+
+def test_a_bundle_of_version_1_opens(golden: Path) -> None:
+    assert opens(golden)
+    assert Bundle.open(golden).manifest == bundle_parts(segments=1)[0]
+
+
+def test_the_manifests_bytes_are_the_documented_ones() -> None:
+    assert encode_manifest(bundle_parts(segments=1)[0]).decode() == MANIFEST
+
+
+def test_the_tensor_files_bytes_are_the_documented_ones() -> None:
+    contents = bundle_parts(segments=1)[1]
+    assert (contents["exits.safetensors"], contents["check.safetensors"]) == (EXITS, CHECK)
+
+
+def test_the_zips_bytes_are_the_documented_ones() -> None:
+    assert b"".join(pack({"manifest.json": b"{}", "segments/00.onnx": b"abc"})) == ARCHIVE
+
+
+def test_a_whole_archive_has_the_known_hash(tmp_path: Path) -> None:
+    data = write_small(tmp_path / "bundle.eexit", segments=1).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == ARCHIVE_SHA256
+
+
+def test_the_next_version_is_refused_with_the_way_to_upgrade(golden: Path) -> None:
+    later = MANIFEST.partition("\n")[2].replace('"version": 1', '"version": 2')
+    (golden / "manifest.json").write_bytes(signed(later.encode()))
+    with pytest.raises(BundleError, match=r"manifest\.json(.|\n)*newer format(.|\n)*upgrade"):
+        Bundle.open(golden)
