@@ -32,9 +32,17 @@ class Policy(Protocol):
     everybody leaves, whatever the threshold.
     """
 
-    name: str
-    criterion: str
-    thresholds: tuple[float, ...]
+    @property
+    def name(self) -> str:
+        """The name under which `edgeexit.policies.table` knows the policy."""
+
+    @property
+    def criterion(self) -> str:
+        """What the score is."""
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One value per exit, in the criterion's units."""
 
     def start(self, samples: int, classes: int) -> State:
         """The state before exit 0."""
