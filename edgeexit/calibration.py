@@ -17,9 +17,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def negative_log_likelihood(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0
-) -> float:
+def negative_log_likelihood(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Mean of −log p(label), in nats; logits (n, C), labels (n,)."""
     probabilities = softmax(logits / np.float32(temperature))
     chosen = probabilities[np.arange(len(labels)), labels]

@@ -33,7 +33,7 @@ class _Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of all entries: immutable, keyword-only, unknown keys refused."""
 
 
-class TensorSpec(_Frozen, frozen=True):
+class TensorSpec(_Frozen, frozen=True, kw_only=True):
     """A named tensor. `shape` leaves out the batch axis, which is always axis 0.
 
     For policy tensors (`SegmentEntry.policy_inputs`) `shape` is the whole shape.
@@ -44,7 +44,7 @@ class TensorSpec(_Frozen, frozen=True):
     shape: tuple[int, ...]
 
 
-class FileEntry(_Frozen, frozen=True):
+class FileEntry(_Frozen, frozen=True, kw_only=True):
     """A file of the bundle. `path` is relative with forward slashes."""
 
     path: str
@@ -52,7 +52,7 @@ class FileEntry(_Frozen, frozen=True):
     size_bytes: int
 
 
-class SegmentEntry(_Frozen, frozen=True):
+class SegmentEntry(_Frozen, frozen=True, kw_only=True):
     """One segment: an ONNX graph from boundary k to boundary k+1 and exit k's logits.
 
     `inputs` are taken from the tensors known so far (the model's inputs and the outputs of
@@ -73,7 +73,7 @@ class SegmentEntry(_Frozen, frozen=True):
     head_params: int
 
 
-class ExitEntry(_Frozen, frozen=True):
+class ExitEntry(_Frozen, frozen=True, kw_only=True):
     """One exit, at the end of the segment with the same index.
 
     `threshold` is in the units of the criterion; a sample leaves when its score is ≥ it.
@@ -90,14 +90,14 @@ class ExitEntry(_Frozen, frozen=True):
     cost_macs: int
 
 
-class PolicyEntry(_Frozen, frozen=True):
+class PolicyEntry(_Frozen, frozen=True, kw_only=True):
     """The policy by its registered name, and the names of its tensors in `exits.safetensors`."""
 
     name: str
     tensors: tuple[str, ...] = ()
 
 
-class Preprocessing(_Frozen, frozen=True):
+class Preprocessing(_Frozen, frozen=True, kw_only=True):
     """How raw samples become the first segment's input. Arithmetic is in the graph already.
 
     `kind` "image": pictures are decoded to `mode` (L or RGB) and given as uint8 arrays
@@ -114,7 +114,7 @@ class Preprocessing(_Frozen, frozen=True):
     std: tuple[float, ...] | None = None
 
 
-class CalibrationSummary(_Frozen, frozen=True):
+class CalibrationSummary(_Frozen, frozen=True, kw_only=True):
     """What was measured on the calibration split when the thresholds were chosen."""
 
     samples: int
@@ -127,14 +127,14 @@ class CalibrationSummary(_Frozen, frozen=True):
     exit_shares: tuple[float, ...]
 
 
-class SourceEntry(_Frozen, frozen=True):
+class SourceEntry(_Frozen, frozen=True, kw_only=True):
     """A source model: the file's name (never its folder) or `module:function`."""
 
     name: str
     sha256: str | None = None
 
 
-class Provenance(_Frozen, frozen=True):
+class Provenance(_Frozen, frozen=True, kw_only=True):
     """Where the bundle came from. No paths, host or user names, so that equal exports are equal."""
 
     edgeexit: str
@@ -142,7 +142,7 @@ class Provenance(_Frozen, frozen=True):
     tools: dict[str, str] = {}
 
 
-class Manifest(_Frozen, frozen=True):
+class Manifest(_Frozen, frozen=True, kw_only=True):
     """Everything about a bundle that is not a tensor or a graph.
 
     `macs` and `params` are the whole model's, heads left out: the last exit's own path.

@@ -48,14 +48,14 @@ class ClassSums:
         overall = self._sums.sum(axis=0) / max(1, self.samples)
         seen = self.counts > 0
         shifted = np.where(seen[:, None], self._sums / np.maximum(self.counts, 1)[:, None], overall)
-        return shifted + (0.0 if self.shift is None else self.shift)
+        return np.asarray(shifted + (0.0 if self.shift is None else self.shift))
 
     def rms_distances(self) -> NDArray[np.float64]:
         """Root mean square distance of *all* samples to each class mean, shape (K,)."""
         means = self.means() - (0.0 if self.shift is None else self.shift)
         total = self._sums.sum(axis=0)
         squared = self._squares - 2 * means @ total + self.samples * (means**2).sum(axis=1)
-        return np.sqrt(np.maximum(squared, 0.0) / max(1, self.samples))
+        return np.asarray(np.sqrt(np.maximum(squared, 0.0) / max(1, self.samples)))
 
     def _shifted(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.shift is None:
@@ -98,7 +98,7 @@ class Scatter(ClassSums):
         seen = self.counts > 0
         sums = self._sums[seen]
         between = (sums / self.counts[seen][:, None]).T @ sums
-        return (self._outer - between) / max(1, self.samples)
+        return np.asarray((self._outer - between) / max(1, self.samples))
 
     def release(self) -> None:
         """Give back the buffer and the sum of outer products once the head is fitted."""

@@ -101,9 +101,7 @@ def candidates(graph: Graph, infos: Mapping[str, TensorInfo], macs: Sequence[int
     total = sum(macs)
     inside = [cut for cut in cuts if 0 < cut.macs_before < total]
     legal = [
-        cut
-        for cut in inside
-        if cut.obstacle is None and len(cut.live) <= _MAX_TENSORS and is_feature(infos[cut.after])
+        cut for cut in inside if cut.obstacle is None and len(cut.live) <= _MAX_TENSORS and is_feature(infos[cut.after])
     ]
     if not legal:
         raise _no_cut(total, inside)
@@ -132,7 +130,9 @@ def evenly_spread(cuts: Sequence[Cut], number: int, total: int) -> list[Cut]:
     """
     if number > len(cuts):
         raise UsageError(
-            "the model has fewer places for exits than asked for", got=f"--exits {number}", expected=f"at most {len(cuts)}"
+            "the model has fewer places for exits than asked for",
+            got=f"--exits {number}",
+            expected=f"at most {len(cuts)}",
         )
     chosen: list[Cut] = []
     rest = list(cuts)
@@ -158,7 +158,9 @@ def _cut(graph: Graph, infos: Mapping[str, TensorInfo], macs: Sequence[int], nam
     stuck = [tensor for tensor in live if not infos[tensor].batched]
     obstacle = None
     if stuck:
-        axes = ", ".join(f"{a.per_sample}·batch+{a.fixed}" if a.per_sample else str(a.fixed) for a in infos[stuck[0]].axes)
+        axes = ", ".join(
+            f"{a.per_sample}·batch+{a.fixed}" if a.per_sample else str(a.fixed) for a in infos[stuck[0]].axes
+        )
         obstacle = f"axis 0 of {stuck[0]} is not the batch: ({axes})"
     return Cut(
         after=name,

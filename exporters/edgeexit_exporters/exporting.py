@@ -93,7 +93,9 @@ def _choose(analysis: Analysis, settings: ExportSettings) -> tuple[Cut, ...]:
     if wanted is None:
         wanted = "auto" if len(analysis.own) == 1 else "0"
     if wanted == "0" and len(analysis.own) == 1:
-        raise UsageError("a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names")
+        raise UsageError(
+            "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
+        )
     return choose_cuts(analysis.graph, analysis.infos, analysis.macs, analysis.stages, wanted)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,7 +51,7 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def node(self, operator: str, inputs: list[str], word: str, **attributes: object) -> str:
+    def node(self, operator: str, inputs: list[str], word: str, **attributes: Any) -> str:
         output = f"{self.prefix}{word}"
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
@@ -98,12 +99,11 @@ def grid_features(
     return _map_features(build, source, shape, info.dtype, limit)
 
 
-def _map_features(
-    build: _Builder, source: str, shape: tuple[int, ...], dtype: str, limit: int
-) -> Features:
+def _map_features(build: _Builder, source: str, shape: tuple[int, ...], dtype: str, limit: int) -> Features:
     channels, height, width = shape
     fine, coarse = (2 * limit) // 3, limit // 3
-    parts, length = [], 0
+    parts: list[str] = []
+    length = 0
     for operator, room in (("AveragePool", fine), ("MaxPool", coarse)):
         if channels > room and parts:
             continue
@@ -122,7 +122,7 @@ def _map_features(
 
 
 def _token_features(build: _Builder, info: TensorInfo, limit: int, mask: str | None) -> Features:
-    tokens, width = info.shape
+    width = info.shape[1]
     parts = []
     if 2 * width <= limit:
         zero = build.ints("first", [0])

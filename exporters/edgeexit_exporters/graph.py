@@ -21,7 +21,14 @@ from edgeexit.errors import ModelError
 __all__ = ["Graph", "Kind", "bits", "used_names"]
 
 _SHAPE_OPERATORS = {"Shape", "Size"}
-_RANDOM_OPERATORS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_RANDOM_OPERATORS = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+}
 
 
 class Kind(enum.Enum):

@@ -80,9 +80,7 @@ def open_splits(
     classes = prepared.analysis.classes
     fitting = open_data(data, prepared.inputs, prepared.preprocessing)
     if fitting.labels is None or len(fitting.class_names) > classes:
-        raise DataError(
-            f"{data} has more classes than the model", got=len(fitting.class_names), expected=classes
-        )
+        raise DataError(f"{data} has more classes than the model", got=len(fitting.class_names), expected=classes)
     if prepared.preprocessing.kind == "array":
         fitting = open_data(data, prepared.inputs, prepared.preprocessing, [str(i) for i in range(classes)])
     elif len(fitting.class_names) != classes:
@@ -134,5 +132,3 @@ def _first_rows(data: Dataset, rows: int) -> dict[str, NDArray[Any]]:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}#{i}" for i, name in enumerate(names)]
-
-

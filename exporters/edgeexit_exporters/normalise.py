@@ -182,7 +182,9 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
                 rest.append(node)
         if len(rest) == len(waiting):
             missing = sorted({name for node in rest for name in used_names(node)} - known)
-            raise ModelError("the graph reads tensors that nothing produces, or has a cycle", got=", ".join(missing[:5]))
+            raise ModelError(
+                "the graph reads tensors that nothing produces, or has a cycle", got=", ".join(missing[:5])
+            )
         waiting = rest
     _replace(graph.node, ordered)
 

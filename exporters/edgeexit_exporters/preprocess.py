@@ -66,7 +66,9 @@ def plan_preprocessing(
             raise DataError(
                 f"the data have no array for the model's input {name}",
                 got=", ".join(data.arrays),
-                expected="x, or one array for each input, by name" if len(specs) == 1 else ", ".join(s[0] for s in specs),
+                expected="x, or one array for each input, by name"
+                if len(specs) == 1
+                else ", ".join(s[0] for s in specs),
             )
         kind, whole = data.arrays[key]
         given = whole[1:]
@@ -139,9 +141,7 @@ def bake(model: onnx.ModelProto, preprocessing: Preprocessing, inputs: tuple[Ten
     return baked
 
 
-def _bake_input(
-    model: onnx.ModelProto, name: str, dtype: str, preprocessing: Preprocessing, spec: TensorSpec
-) -> None:
+def _bake_input(model: onnx.ModelProto, name: str, dtype: str, preprocessing: Preprocessing, spec: TensorSpec) -> None:
     graph = model.graph
     pictures = preprocessing.kind == "image"
     layout = image_layout(input_specs(model)[0][2])
@@ -191,10 +191,14 @@ def _arithmetic(preprocessing: Preprocessing, channels: int, *, scaled: bool) ->
     for word, given, default in (("mean", preprocessing.mean, 0.0), ("std", preprocessing.std, 1.0)):
         numbers = given if given is not None else (default,)
         if len(numbers) not in (1, channels):
-            raise UsageError(f"--{word} needs one value a channel", got=len(numbers), expected=f"1 or {channels} values")
+            raise UsageError(
+                f"--{word} needs one value a channel", got=len(numbers), expected=f"1 or {channels} values"
+            )
         values[word] = np.broadcast_to(np.asarray(numbers, dtype=np.float64), channels)
     if not (np.isfinite(values["mean"]).all() and np.isfinite(values["std"]).all() and (values["std"] > 0).all()):
-        raise UsageError("--mean and --std must be finite, and --std above 0", got=f"{preprocessing.mean}, {preprocessing.std}")
+        raise UsageError(
+            "--mean and --std must be finite, and --std above 0", got=f"{preprocessing.mean}, {preprocessing.std}"
+        )
     unit = 1 / _BYTE_RANGE if scaled else 1.0
     scale = unit / values["std"]
     offset = -values["mean"] / values["std"]

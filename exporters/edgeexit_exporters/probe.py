@@ -137,7 +137,7 @@ def _close(alone: NDArray[np.generic], joined: NDArray[np.generic]) -> bool:
     if not np.issubdtype(alone.dtype, np.floating):
         return True  # a rounding difference may turn an integer; floating-point tensors tell
     a, b = alone.astype(np.float64), joined.astype(np.float64)
-    scale = max(1e-6, float(np.abs(a).max(initial=0.0)))
+    scale = max(1e-6, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
     return bool(np.allclose(a, b, rtol=0.0, atol=_MIXING * scale, equal_nan=True))
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +52,11 @@ def run_quickstart(folder: Path, *, seed: int = 0) -> Quickstart:
         UsageError: The folder cannot be made.
     """
     try:
-        import edgeexit_runtime  # noqa: F401  (its commands are run below, in another process)
         import sklearn.datasets
         import torch
-    except ImportError as error:
+
+        metadata.version("edgeexit-runtime")  # its commands are run below, in another process
+    except (ImportError, metadata.PackageNotFoundError) as error:
         raise MissingPartError.package("the quickstart", "edgeexit-exporters[quickstart]") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,9 @@ def _write_onnx(model: torch.nn.Module, path: Path, torch: Any) -> None:
 
 def _device(*arguments: str) -> dict[str, Any]:
     """Run a command of the device side where neither torch nor onnx can be imported."""
-    done = subprocess.run([sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise EdgeExitError(f"edgeexit {arguments[0]} failed", got=done.stderr.strip())
     document: dict[str, Any] = json.loads(done.stdout)

@@ -60,7 +60,9 @@ def load_onnx(path: str | Path) -> Source:
     path = Path(path)
     if not path.is_file():
         raise ModelError(
-            "the model file does not exist", got=str(path), expected="an .onnx file, or module:function for a torch model"
+            "the model file does not exist",
+            got=str(path),
+            expected="an .onnx file, or module:function for a torch model",
         )
     try:
         model = onnx.load(path)
@@ -114,12 +116,16 @@ def _build(source: str, torch: Any) -> torch.nn.Module:
     except AttributeError as error:
         raise UsageError("the module has no such function", got=source, expected="module:function") from error
     try:
-        model = function() if callable(function) and not isinstance(function, torch.nn.Module) else function
+        model: torch.nn.Module = function() if not isinstance(function, torch.nn.Module) else function
     except Exception as error:
         raise ModelError(f"{source} failed", got=f"{type(error).__name__}: {error}") from error
     if not isinstance(model, torch.nn.Module):
-        raise UsageError(f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module")
-    return model.eval().requires_grad_(False)
+        raise UsageError(
+            f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module"
+        )
+    model.eval()
+    model.requires_grad_(False)
+    return model
 
 
 def _input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> list[str]:
@@ -197,7 +203,11 @@ def export_module(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's prints and warnings away from the user's output."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
         logging.disable(logging.WARNING)

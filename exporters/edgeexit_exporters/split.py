@@ -168,7 +168,9 @@ def _free_nodes(graph: Graph, wanted: Iterable[str], available: set[str]) -> tup
     return mask, sorted(constants)
 
 
-def _rebuild_shape(node: onnx.NodeProto, infos: Mapping[str, TensorInfo], inputs: tuple[str, ...]) -> list[onnx.NodeProto]:
+def _rebuild_shape(
+    node: onnx.NodeProto, infos: Mapping[str, TensorInfo], inputs: tuple[str, ...]
+) -> list[onnx.NodeProto]:
     """Nodes that compute Shape or Size of a tensor that is gone, from the batch size of the first input."""
     axes = infos[node.input[0]].axes
     output = node.output[0]

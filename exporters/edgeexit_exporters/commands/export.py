@@ -53,7 +53,9 @@ NUMBERS = _Numbers()
 @click.command(epilog=EXAMPLES)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--data", required=True, metavar="DIR|NPZ", help="What the exits are fitted on.")
-@click.option("--calibration", metavar="DIR|NPZ", help="What thresholds are fitted on; else a tenth of --data is held out.")
+@click.option(
+    "--calibration", metavar="DIR|NPZ", help="What thresholds are fitted on; else a tenth of --data is held out."
+)
 @click.option("--exits", metavar="auto|N|a,b", help="auto: those that pay; N: even shares of cost; or tensor names.")
 @click.option("--head", type=click.Choice(sorted(HEADS)), default="gaussian", show_default=True, help="Kind of exit.")
 @click.option(
@@ -192,7 +194,13 @@ def _document(output: str, size_bytes: int, manifest: Manifest) -> dict[str, obj
 def _show(output: str, size_bytes: int, manifest: Manifest) -> None:
     calibration = manifest.calibration
     rows = [
-        (e.name, e.head, "takes all" if k == len(manifest.exits) - 1 else _threshold(e.threshold), f"{s:.1%}", f"{e.cost:.3f}")
+        (
+            e.name,
+            e.head,
+            "takes all" if k == len(manifest.exits) - 1 else _threshold(e.threshold),
+            f"{s:.1%}",
+            f"{e.cost:.3f}",
+        )
         for k, (e, s) in enumerate(zip(manifest.exits, calibration.exit_shares, strict=True))
     ]
     print_table(("exit", "<head", "threshold", "share", "cost"), rows, title=f"{output} ({human_bytes(size_bytes)})")

@@ -49,7 +49,9 @@ def _show(result: Quickstart) -> None:
     )
     saved = 1 - evaluation["mean_cost"]
     drop = evaluation["accuracy_drop"]
-    loss = "at no loss of accuracy" if drop == 0 else f"for {abs(drop) * 100:.1f} points {'less' if drop > 0 else 'more'}"
+    loss = (
+        "at no loss of accuracy" if drop == 0 else f"for {abs(drop) * 100:.1f} points {'less' if drop > 0 else 'more'}"
+    )
     print(f"The whole network is right on {evaluation['full_accuracy']:.1%} of them; stopping early saves", end=" ")
     print(f"{saved:.0%} of its work {loss} ({evaluation['accuracy']:.1%} right).")
     say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeexit_exporters.heads.base import Head, HeadSettings, HeadFitter
+from edgeexit_exporters.heads.base import Head, HeadFitter, HeadSettings
 from edgeexit_exporters.heads.table import HEADS
 
 __all__ = ["HEADS", "Head", "HeadFitter", "HeadSettings"]

@@ -33,8 +33,13 @@ class HeadSettings:
 class Head(Protocol):
     """A fitted head."""
 
-    kind: str
-    features: Features
+    @property
+    def kind(self) -> str:
+        """The name under which `HEADS` knows it."""
+
+    @property
+    def features(self) -> Features:
+        """What it reads."""
 
     def forward(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (n, C) of features (n, D): what the nodes compute, in NumPy."""

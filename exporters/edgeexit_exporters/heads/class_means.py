@@ -45,7 +45,8 @@ class ClassMeansHead:
         """See `Head.nodes`. ‖x − c‖² is expanded to ‖x‖² − 2 x·c + ‖c‖²: one matrix product."""
         means, norms, logits = f"{prefix}means", f"{prefix}norms", f"{prefix}logits"
         names = {
-            word: f"{prefix}{word}" for word in ("squares", "length", "product", "sum", "positive", "distance", "scaled")
+            word: f"{prefix}{word}"
+            for word in ("squares", "length", "product", "sum", "positive", "distance", "scaled")
         }
         axis, zero = f"{prefix}axis1", f"{prefix}zero"
         source = self.features.output

@@ -82,7 +82,5 @@ class GaussianFitter:
             weight = np.linalg.solve(shrunk, centred.T)
             bias = -0.5 * np.einsum("kd,dk->k", centred, weight) + np.log(np.maximum(priors, 1e-12)) - centre @ weight
             bias[priors == 0] = _ABSENT_LOGIT
-            heads.append(
-                GaussianHead(self.features, weight.astype(np.float32), bias.astype(np.float32), shrinkage)
-            )
+            heads.append(GaussianHead(self.features, weight.astype(np.float32), bias.astype(np.float32), shrinkage))
         return heads

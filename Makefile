@@ -1,0 +1,54 @@
+# Needs Python >= 3.10, git and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BUNDLE ?= build/quickstart/digits.eexit
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install demo test check format lint types bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-16s%s\n' "$$name" "$$what"; done
+
+install: $(STAMP) ## make .venv and install everything into it, at the versions in constraints.txt
+
+demo: $(STAMP) ## train, export and run a small cascade on scikit-learn's digits
+	$(BIN)/edgeexit quickstart --out build/quickstart
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+check: format lint types test ## formatter, linter, strict type checker and tests
+
+format: $(STAMP) ## is the code formatted? (to format it: .venv/bin/ruff format)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP) ## run the linter
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## run the strict type checker
+	$(BIN)/mypy
+
+bench: $(BUNDLE) | $(STAMP) ## time the cascade of the demo, or BUNDLE=…, against the whole model
+	$(BIN)/edgeexit bench $(BUNDLE) --batch 1,8,64 --threads 1
+
+clean: ## remove what was built and all caches; .venv stays
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+build/quickstart/digits.eexit: | $(STAMP)
+	$(MAKE) demo
+
+# Installed again only when a pyproject.toml or a pin changes.
+$(STAMP): pyproject.toml exporters/pyproject.toml runtime/pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $$($(PYTHON) --version 2>&1) is too old; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): a few minutes the first time."
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[dev]' --editable './exporters[quickstart]' --editable ./runtime
+	@touch $@
