@@ -13,6 +13,7 @@ import msgspec
 __all__ = [
     "FORMAT_NAME",
     "FORMAT_VERSION",
+    "LAYOUT_HINT",
     "CalibrationSummary",
     "ExitEntry",
     "FileEntry",
@@ -27,6 +28,9 @@ __all__ = [
 
 FORMAT_NAME = "edgeexit-bundle"
 FORMAT_VERSION = 1
+
+LAYOUT_HINT = "layout_hint."
+"""Nodes whose names begin with this change no value: they keep a backend's data layout across a cut."""
 
 
 class _Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

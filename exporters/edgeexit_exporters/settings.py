@@ -37,7 +37,7 @@ class ExportSettings:
     std: tuple[float, ...] | None = None
     resize: str = "exact"
     size: tuple[int, int] | None = None
-    min_gain: float = 0.005
+    min_gain: float = 0.01
     seed: int = 0
     threads: int = 0
     quiet: bool = False

@@ -116,16 +116,15 @@ def _build(source: str, torch: Any) -> torch.nn.Module:
     except AttributeError as error:
         raise UsageError("the module has no such function", got=source, expected="module:function") from error
     try:
-        model: torch.nn.Module = function() if not isinstance(function, torch.nn.Module) else function
+        model: Any = function if isinstance(function, torch.nn.Module) else function()
     except Exception as error:
         raise ModelError(f"{source} failed", got=f"{type(error).__name__}: {error}") from error
     if not isinstance(model, torch.nn.Module):
         raise UsageError(
             f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module"
         )
-    model.eval()
-    model.requires_grad_(False)
-    return model
+    built: torch.nn.Module = model.eval().requires_grad_(False)
+    return built
 
 
 def _input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> list[str]:

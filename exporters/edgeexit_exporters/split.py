@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeexit.errors import ModelError
 from edgeexit_exporters.graph import Graph, Kind, bits
+from edgeexit_exporters.layout import with_layout_hints
 from edgeexit_exporters.normalise import BATCH
 from edgeexit_exporters.probe import TensorInfo
 
@@ -139,7 +140,7 @@ def _segment_model(
             kept.append(node)
     policy = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(t.shape)) for n, t in head.policy.items()]
     body = helper.make_graph(
-        [*rebuilt, *kept, *head.nodes],
+        with_layout_hints([*rebuilt, *kept, *head.nodes], inputs, infos),
         "segment",
         [*(tensor_type(name, infos[name]) for name in inputs), *policy],
         [

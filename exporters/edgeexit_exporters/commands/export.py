@@ -83,7 +83,7 @@ NUMBERS = _Numbers()
 @click.option(
     "--min-gain",
     type=click.FloatRange(0, 1),
-    default=0.005,
+    default=0.01,
     show_default=True,
     help="With auto, the share of the model's MACs that an exit must save to stay.",
 )

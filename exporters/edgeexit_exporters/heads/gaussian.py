@@ -30,7 +30,7 @@ _ABSENT_LOGIT = -1e6
 
 @dataclass(frozen=True)
 class GaussianHead:
-    """logits = features · weight + bias; weight (D, C), bias (C,)."""
+    """logits = features · weightᵀ + bias; weight (C, D), a row a class, and bias (C,)."""
 
     features: Features
     weight: NDArray[np.float32]
@@ -40,13 +40,16 @@ class GaussianHead:
 
     def forward(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Head.forward`."""
-        return features @ self.weight + self.bias
+        return features @ self.weight.T + self.bias
 
     def nodes(self, prefix: str) -> HeadNodes:
         """See `Head.nodes`."""
         weight, bias, logits = f"{prefix}weight", f"{prefix}bias", f"{prefix}logits"
         return HeadNodes(
-            nodes=(*self.features.nodes, helper.make_node("Gemm", [self.features.output, weight, bias], [logits])),
+            nodes=(
+                *self.features.nodes,
+                helper.make_node("Gemm", [self.features.output, weight, bias], [logits], transB=1),
+            ),
             reads=self.features.reads,
             logits=logits,
             policy={weight: self.weight, bias: self.bias},
@@ -79,8 +82,12 @@ class GaussianFitter:
         for shrinkage in _SHRINKAGES:
             shrunk = (1 - shrinkage) * covariance
             shrunk[np.diag_indices_from(shrunk)] += shrinkage * variance
-            weight = np.linalg.solve(shrunk, centred.T)
-            bias = -0.5 * np.einsum("kd,dk->k", centred, weight) + np.log(np.maximum(priors, 1e-12)) - centre @ weight
+            weight = np.linalg.solve(shrunk, centred.T).T
+            bias = -0.5 * np.einsum("kd,kd->k", centred, weight) + np.log(np.maximum(priors, 1e-12)) - weight @ centre
             bias[priors == 0] = _ABSENT_LOGIT
-            heads.append(GaussianHead(self.features, weight.astype(np.float32), bias.astype(np.float32), shrinkage))
+            heads.append(
+                GaussianHead(
+                    self.features, np.ascontiguousarray(weight, dtype=np.float32), bias.astype(np.float32), shrinkage
+                )
+            )
         return heads
