@@ -1,0 +1,140 @@
+"""What a backend is: it opens segments, runs them, and keeps boundary tensors wherever it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeexit.errors import BundleError, UsageError
+from edgeexit.manifest import SegmentEntry, TensorSpec
+
+__all__ = ["Backend", "Handle", "Lane", "Segment", "SessionSettings", "policy_tensors"]
+
+Handle = Any
+"""A tensor that belongs to a backend. Nobody else looks inside; axis 0 is the batch."""
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How segments are run.
+
+    Args:
+        threads: CPU threads that one operator may use, at least 1.
+        spinning: Whether idle threads burn their core while they wait. Several segments with
+            spinning threads hinder one another.
+
+    Raises:
+        UsageError: `threads` is below 1.
+    """
+
+    threads: int = 1
+    spinning: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError("the number of threads is too small", got=self.threads, expected="at least 1")
+
+
+class Segment(Protocol):
+    """An opened segment, its policy tensors bound."""
+
+    def run(self, inputs: Sequence[Handle]) -> tuple[Sequence[Handle], NDArray[np.float32]]:
+        """Run once.
+
+        Args:
+            inputs: One handle per entry of `SegmentEntry.inputs`, in that order, of n samples each.
+
+        Returns:
+            One handle per entry of `SegmentEntry.outputs`, in that order, and the exit's logits on
+            the host, (n, classes) float32.
+
+        Raises:
+            BackendError: The device failed.
+        """
+
+
+class Lane(Protocol):
+    """One sample's way through a chain of segments, in memory that is laid out beforehand.
+
+    At batch 1 the work around a segment counts, so a lane does none that could have been done when it
+    was made. A lane serves one sample at a time.
+    """
+
+    def start(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Take a sample: one array (1, …) per input of the model, in the order of the manifest."""
+
+    def run(self, index: int) -> NDArray[np.float32]:
+        """Run segment `index`, after all those before it.
+
+        Returns:
+            The exit's logits, (1, classes) float32. They hold until `start` is called again.
+
+        Raises:
+            BackendError: The device failed.
+        """
+
+
+class Backend(Protocol):
+    """A library that runs segments. Its tensors are only ever given to its own segments."""
+
+    name: str
+
+    def open(
+        self, data: bytes, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]], settings: SessionSettings
+    ) -> Segment:
+        """Build a segment from the ONNX bytes of a bundle.
+
+        Args:
+            data: The graph, its hash checked already.
+            entry: What the manifest says about it; the graph must agree.
+            tensors: The policy tensors by name, at least those of `entry.policy_inputs`.
+            settings: How to run it.
+
+        Raises:
+            BundleError: The graph cannot be read, or contradicts the manifest.
+            BackendError: This backend cannot run it.
+        """
+
+    def lane(
+        self, segments: Sequence[Any], entries: Sequence[SegmentEntry], inputs: Sequence[TensorSpec], classes: int
+    ) -> Lane:
+        """A lane through segments that this backend opened, in order, each with its entry.
+
+        Args:
+            segments: The segments, from the model's inputs on.
+            entries: What the manifest says about each.
+            inputs: The model's inputs.
+            classes: The number of classes.
+        """
+
+    def take(self, handle: Handle, rows: NDArray[np.intp]) -> Handle:
+        """The samples at `rows`, (m,) strictly increasing positions on axis 0."""
+
+    def to_device(self, array: NDArray[Any]) -> Handle:
+        """Give a C-contiguous host array to the backend. The array may not change while it is in use."""
+
+    def to_host(self, handle: Handle) -> NDArray[Any]:
+        """A host array of the tensor; it may share memory with the handle."""
+
+
+def policy_tensors(entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The tensors that a segment binds once, out of all those of `exits.safetensors`.
+
+    Raises:
+        BundleError: One is missing, or differs from the manifest.
+    """
+    bound = {}
+    for spec in entry.policy_inputs:
+        tensor = tensors.get(spec.name)
+        if tensor is None or str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
+            raise BundleError(
+                f"exits.safetensors does not hold what {entry.file.path} takes as {spec.name}",
+                got=None if tensor is None else f"{tensor.dtype} {tensor.shape}",
+                expected=f"{spec.dtype} {spec.shape}",
+            )
+        bound[spec.name] = tensor
+    return bound

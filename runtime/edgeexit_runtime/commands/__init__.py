@@ -1,0 +1,1 @@
+"""The commands that `edgeexit` finds on a device."""
