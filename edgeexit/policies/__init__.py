@@ -6,8 +6,9 @@ object replays cached logits on a workstation and decides on the device, so both
 
 from __future__ import annotations
 
-from edgeexit.policies.base import Decision, Policy, State
+from edgeexit.policies.base import Decision, Policy, State, Verdict
 from edgeexit.policies.max_probability import MaxProbability
+from edgeexit.policies.pooled import PooledProbability
 from edgeexit.policies.table import POLICIES, load_policy
 
-__all__ = ["POLICIES", "Decision", "MaxProbability", "Policy", "State", "load_policy"]
+__all__ = ["POLICIES", "Decision", "MaxProbability", "Policy", "PooledProbability", "State", "Verdict", "load_policy"]

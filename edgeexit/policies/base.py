@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeexit.manifest import PolicyEntry
 
-__all__ = ["Decision", "Policy", "State"]
+__all__ = ["Decision", "Policy", "State", "Verdict"]
 
 State = tuple[NDArray[np.float32], ...]
 """Arrays whose axis 0 is the sample. Rows of samples that left are dropped by the caller."""
@@ -23,6 +23,15 @@ class Decision(NamedTuple):
     probability: NDArray[np.float32]  # (n,) of the label, in [0, 1]
     label: NDArray[np.int64]  # (n,) class index
     leave: NDArray[np.bool_]  # (n,)
+
+
+class Verdict(NamedTuple):
+    """One row of a `Decision`, in Python's numbers."""
+
+    score: float
+    probability: float
+    label: int
+    leave: bool
 
 
 class Policy(Protocol):
@@ -49,6 +58,9 @@ class Policy(Protocol):
 
     def decide(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Decision, State]:
         """Judge logits of shape (n, classes) at exit `exit_index`; returns the new state too."""
+
+    def decide_one(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Verdict, State]:
+        """`decide` for logits of shape (1, classes): equal within rounding, and quicker for few classes."""
 
     def with_thresholds(self, thresholds: tuple[float, ...]) -> Policy:
         """The same policy with other thresholds."""

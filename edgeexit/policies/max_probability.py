@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.errors import BundleError
+from edgeexit.calibration import fit_temperature
 from edgeexit.manifest import PolicyEntry
-from edgeexit.policies.base import Decision, State
+from edgeexit.policies.base import Decision, State, Verdict
+from edgeexit.policies.single import FEW_CLASSES, first_row, largest_probability
+from edgeexit.policies.stored import positive_tensor
 
 __all__ = ["MaxProbability"]
 
@@ -37,15 +39,21 @@ class MaxProbability:
 
     def decide(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Decision, State]:
         """See `Policy.decide`."""
-        label = logits.argmax(axis=1)
-        rows = np.arange(len(logits))
-        scaled = (logits - logits[rows, label][:, None]) * np.float32(1.0 / self.temperatures[exit_index])
+        scaled = (logits - logits.max(axis=1, keepdims=True)) * np.float32(1.0 / self.temperatures[exit_index])
         probability = 1.0 / np.exp(scaled).sum(axis=1)
+        leave = probability >= np.float32(self.thresholds[exit_index])
         if exit_index == len(self.thresholds) - 1:
             leave = np.ones(len(logits), dtype=bool)
-        else:
-            leave = probability >= self.thresholds[exit_index]
-        return Decision(probability, probability, label, leave), state
+        return Decision(probability, probability, logits.argmax(axis=1), leave), state
+
+    def decide_one(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Verdict, State]:
+        """See `Policy.decide_one`."""
+        if logits.shape[1] > FEW_CLASSES:
+            decision, state = self.decide(exit_index, logits, state)
+            return first_row(decision), state
+        probability, label = largest_probability(logits[0].tolist(), 1.0 / self.temperatures[exit_index])
+        leave = probability >= self.thresholds[exit_index] or exit_index == len(self.thresholds) - 1
+        return Verdict(probability, probability, label, leave), state
 
     def with_thresholds(self, thresholds: tuple[float, ...]) -> MaxProbability:
         """See `Policy.with_thresholds`."""
@@ -60,23 +68,16 @@ class MaxProbability:
         return PolicyEntry(name=self.name, tensors=(TEMPERATURES,))
 
     @classmethod
+    def fit(cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> MaxProbability:
+        """Fit the temperatures on cached logits, E arrays of shape (n, C), with labels (n,); nobody leaves yet."""
+        return cls(tuple(fit_temperature(values, labels) for values in logits), (float("inf"),) * len(logits))
+
+    @classmethod
     def load(cls, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> MaxProbability:
         """Rebuild the policy from a bundle's tensors.
 
         Raises:
             BundleError: A temperature is missing, not finite or not positive.
         """
-        temperatures = tensors.get(TEMPERATURES)
-        if temperatures is None or temperatures.shape != (len(thresholds),):
-            raise BundleError(
-                f"exits.safetensors has no usable tensor {TEMPERATURES}",
-                got=None if temperatures is None else f"shape {temperatures.shape}",
-                expected=f"shape ({len(thresholds)},), one temperature per exit",
-            )
-        if not (np.isfinite(temperatures).all() and (temperatures > 0).all()):
-            raise BundleError(
-                f"exits.safetensors: {TEMPERATURES} holds an unusable value",
-                got=temperatures.tolist(),
-                expected="positive finite numbers",
-            )
+        temperatures = positive_tensor(tensors, TEMPERATURES, (len(thresholds),))
         return cls(tuple(map(float, temperatures)), tuple(thresholds))

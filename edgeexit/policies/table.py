@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,24 @@ from edgeexit.errors import BundleError
 from edgeexit.manifest import Manifest
 from edgeexit.policies.base import Policy
 from edgeexit.policies.max_probability import MaxProbability
+from edgeexit.policies.pooled import PooledProbability
 
 __all__ = ["POLICIES", "load_policy"]
 
-Loader = Callable[[Sequence[float], Mapping[str, NDArray[np.float32]]], Policy]
 
-POLICIES: dict[str, Loader] = {
-    "max-probability": MaxProbability.load,
+class PolicyKind(Protocol):
+    """A class of policies: fitted on cached logits, rebuilt from a bundle."""
+
+    def fit(self, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> Policy:
+        """Fit on E arrays of shape (n, C) with labels (n,); nobody leaves yet."""
+
+    def load(self, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> Policy:
+        """Rebuild from a bundle's tensors."""
+
+
+POLICIES: dict[str, PolicyKind] = {
+    "max-probability": MaxProbability,
+    "pooled-probability": PooledProbability,
 }
 
 
@@ -27,12 +39,12 @@ def load_policy(manifest: Manifest, tensors: Mapping[str, NDArray[np.float32]]) 
     Raises:
         BundleError: The name is not registered, or its tensors do not fit.
     """
-    loader = POLICIES.get(manifest.policy.name)
-    if loader is None:
+    kind = POLICIES.get(manifest.policy.name)
+    if kind is None:
         raise BundleError(
             "manifest.json names a policy that this version does not know",
             got=manifest.policy.name,
             expected=" or ".join(sorted(POLICIES)),
             remedy="pip install --upgrade edgeexit",
         )
-    return loader([np.inf if e.threshold is None else e.threshold for e in manifest.exits], tensors)
+    return kind.load([np.inf if e.threshold is None else e.threshold for e in manifest.exits], tensors)

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle import check_destination, write_bundle
-from edgeexit.calibration import fit_temperature
 from edgeexit.console import progress
 from edgeexit.data import Dataset
-from edgeexit.errors import UsageError
+from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.manifest import Manifest
-from edgeexit.policies import MaxProbability, Policy
+from edgeexit.policies import POLICIES, MaxProbability, Policy
 from edgeexit.replay import judge
-from edgeexit.thresholds import fit_thresholds
+from edgeexit.thresholds import RESERVE, fit_thresholds, measure
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.cuts import Cut
 from edgeexit_exporters.exits import choose_cuts, place
@@ -91,7 +90,8 @@ def export(
 def _choose(analysis: Analysis, settings: ExportSettings) -> tuple[Cut, ...]:
     wanted = settings.exits
     if wanted is None:
-        wanted = "auto" if len(analysis.own) == 1 else "0"
+        brings_exits = len(analysis.own) > max(1, len(analysis.stages))
+        wanted = "0" if brings_exits else "auto"
     if wanted == "0" and len(analysis.own) == 1:
         raise UsageError(
             "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
@@ -133,7 +133,7 @@ def _select(exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSetti
     if settings.exits not in (None, "auto") or not fitted:
         return exits
     logits = [exit_.logits for exit_ in exits]
-    judgement = judge(_policy(logits, labels), logits)
+    judgement = judge(MaxProbability.fit(logits, labels), logits)
     with progress("choosing exits", 1, quiet=settings.quiet) as advance:
         kept = select_exits(
             judgement.score,
@@ -148,6 +148,42 @@ def _select(exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSetti
     return [exits[i] for i in kept]
 
 
+def _cheapest_policy(
+    logits: Sequence[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    costs: NDArray[np.float64],
+    settings: ExportSettings,
+) -> Policy:
+    """Fit the policies asked for, each with its thresholds; take the one with the least mean cost.
+
+    Raises:
+        UnreachableError: None keeps the loss within the limit, even with nobody leaving early.
+    """
+    reference = logits[-1].argmax(axis=1) == labels
+    found: list[tuple[float, int, Policy]] = []
+    losses = []
+    for number, (name, kind) in enumerate(POLICIES.items()):
+        if settings.policy not in ("auto", name):
+            continue
+        policy = kind.fit(logits, labels)
+        judgement = judge(policy, logits)
+        correct = judgement.label == labels
+        thresholds = fit_thresholds(judgement.score, correct, reference, costs, max_drop=settings.max_drop)
+        outcome = measure(judgement.score, correct, reference, costs, thresholds)
+        losses.append(outcome.loss)
+        if outcome.within(settings.max_drop, RESERVE):
+            fitted = policy.with_thresholds((*map(float, thresholds), float("inf")))
+            found.append((outcome.mean_cost, number, fitted))
+    if not found:
+        raise UnreachableError(
+            "no thresholds keep the loss of accuracy within --max-drop",
+            got=f"--max-drop {settings.max_drop:g}",
+            expected=f"at least {min(losses):.4f}, the loss with nobody leaving early, and a reserve",
+            remedy="allow a larger --max-drop, or use --policy auto",
+        )
+    return min(found)[2]
+
+
 def _calibrate(
     analysis: Analysis,
     exits: Sequence[_Exit],
@@ -160,14 +196,10 @@ def _calibrate(
     logits = [exit_.logits for exit_ in exits]
     heads = np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64)
     costs = cascade_costs(np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64), heads)
-    policy = _policy(logits, cached.labels)
-    judgement = judge(policy, logits)
-    correct = judgement.label == cached.labels
-    thresholds = fit_thresholds(judgement.score, correct, correct[-1], costs, max_drop=settings.max_drop)
     return Calibrated(
         segments=split(analysis.graph, analysis.infos, [exit_.point for exit_ in exits], analysis.classes),
         kinds=[exit_.kind for exit_ in exits],
-        policy=policy.with_thresholds((*map(float, thresholds), float("inf"))),
+        policy=_cheapest_policy(logits, cached.labels, costs, settings),
         costs=costs,
         logits=logits,
         labels=cached.labels,
@@ -175,8 +207,3 @@ def _calibrate(
         data=held,
         held_out=held_out,
     )
-
-
-def _policy(logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> Policy:
-    temperatures = tuple(fit_temperature(values, labels) for values in logits)
-    return MaxProbability(temperatures, (float("inf"),) * len(logits))

@@ -48,7 +48,7 @@ def with_layout_hints(
 
     hinted: set[str] = set()
     for node in nodes:
-        if node.op_type == "Add" and len(node.input) == 2:  # noqa: PLR2004
+        if node.op_type == "Add" and len(node.input) == 2:
             one, other = node.input
             hinted |= {
                 a for a, b in ((one, other), (other, one)) if plain(a) and not plain(b) and _blocks(infos.get(a))

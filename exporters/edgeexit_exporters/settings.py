@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeexit.errors import UsageError
+from edgeexit.policies import POLICIES
 from edgeexit_exporters.heads import HEADS, HeadSettings
 
 __all__ = ["ExportSettings"]
@@ -15,14 +16,15 @@ class ExportSettings:
     """What a user may choose.
 
     Attributes:
-        exits: "auto", a number, tensor names separated by commas, or None: "auto" for a plain
-            classifier, the model's own exits for a multi-exit model or a cascade of models.
+        exits: "auto", a number, tensor names separated by commas, or None: only its own exits for a
+            multi-exit model, else "auto".
         head: See `HeadSettings`.
         max_drop: Allowed loss of accuracy against the whole model, as a fraction of all samples.
         labels: "data", or "model" for the whole model's own answers.
         mean, std: Normalisation to put into segment 0, one value a channel.
         resize: "exact" or "crop".
         size: Height and width of pictures, for models that take any.
+        policy: A name of `edgeexit.policies.POLICIES`, or "auto": that with the least cost on the calibration split.
         min_gain: With "auto", the share of the whole model's MACs that an exit must save to stay.
         seed: Order of the samples, and the split that is held out.
         threads: Threads of ONNX Runtime; 0 takes all cores.
@@ -37,6 +39,7 @@ class ExportSettings:
     std: tuple[float, ...] | None = None
     resize: str = "exact"
     size: tuple[int, int] | None = None
+    policy: str = "auto"
     min_gain: float = 0.01
     seed: int = 0
     threads: int = 0
@@ -56,5 +59,7 @@ class ExportSettings:
             raise UsageError("--mean and --std go together", expected="both or neither")
         if self.head.kind not in HEADS:
             raise UsageError("no such head", got=self.head.kind, expected=" or ".join(HEADS))
+        if self.policy != "auto" and self.policy not in POLICIES:
+            raise UsageError("no such policy", got=self.policy, expected=" or ".join(["auto", *POLICIES]))
         if self.labels not in ("data", "model"):
             raise UsageError("no such labels", got=self.labels, expected="data or model")

@@ -101,20 +101,22 @@ def load_torch(source: str, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) ->
     return Source(source, normalise(proto), None)
 
 
-def _build(source: str, torch: Any) -> torch.nn.Module:
+def _build(source: str, torch: Any) -> Any:
+    """The torch module that the source names, in eval mode."""
     module_name, _, function_name = source.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
         raise UsageError(
             "the module of a torch source cannot be imported",
-            got=f"{source}: {error}",
-            expected="module:function, the module importable from here",
+            got=f"{source}: {type(error).__name__}: {error}",
+            expected="module:function, the module importable from the current folder",
         ) from error
-    except AttributeError as error:
-        raise UsageError("the module has no such function", got=source, expected="module:function") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise UsageError("the module has no such function", got=source, expected="module:function")
     try:
         model: Any = function if isinstance(function, torch.nn.Module) else function()
     except Exception as error:
@@ -123,8 +125,7 @@ def _build(source: str, torch: Any) -> torch.nn.Module:
         raise UsageError(
             f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module"
         )
-    built: torch.nn.Module = model.eval().requires_grad_(False)
-    return built
+    return model.eval().requires_grad_(False)
 
 
 def _input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> list[str]:

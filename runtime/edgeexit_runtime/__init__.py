@@ -16,4 +16,6 @@ from edgeexit_runtime.backends.base import SessionSettings
 from edgeexit_runtime.backends.fake import FakeBackend, FakeSegment
 from edgeexit_runtime.cascade import Cascade
 
-__all__ = ["Answer", "Answers", "Cascade", "FakeBackend", "FakeSegment", "SessionSettings"]
+__all__ = ["Answer", "Answers", "Cascade", "FakeBackend", "FakeSegment", "SessionSettings", "__version__"]
+
+__version__ = "0.1.0"

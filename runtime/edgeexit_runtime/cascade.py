@@ -18,7 +18,6 @@ from edgeexit_runtime.answers import Answer, Answers, Resolved
 from edgeexit_runtime.backends import Backend, Handle, Lane, Segment, SessionSettings, load_backend
 from edgeexit_runtime.batches import Batch, BatchChecker
 from edgeexit_runtime.compaction import compact, split
-from edgeexit_runtime.verdict import one_by_one
 from edgeexit_runtime.wiring import wire
 
 __all__ = ["Cascade"]
@@ -54,7 +53,6 @@ class Cascade:
         self.policy = policy
         self.exits = len(segments)
         self._backend = backend
-        self._judge = one_by_one(policy)
         self._lanes: list[Lane] = []
         self._checker = BatchChecker(manifest.inputs)
         self._stages = tuple(zip(segments, wire(manifest.inputs, manifest.segments[: self.exits]), strict=True))
@@ -178,7 +176,7 @@ class Cascade:
             lane.start(arrays)
             state = self.policy.start(1, len(self.manifest.labels))
             for k in range(self.exits):
-                verdict, state = self._judge(k, lane.run(k), state)
+                verdict, state = self.policy.decide_one(k, lane.run(k), state)
                 if verdict.leave:
                     break
         finally:

@@ -12,9 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeexit.errors import BackendError
-from edgeexit.policies import MaxProbability, State
+from edgeexit.policies import MaxProbability, State, Verdict
 from edgeexit_runtime import Cascade
-from edgeexit_runtime.verdict import Verdict, one_by_one
 from runtime.cascades import CLASSES, EXITS, F32, batch_of, fake_cascade, forward, rows_run, tiny_parts, write_tiny
 
 MANIFEST, _ = tiny_parts()
@@ -119,10 +118,3 @@ def test_a_policys_own_way_with_single_samples_is_taken() -> None:
     cascade = fake_cascade(3).with_policy(Counting((1.0,) * 3, (0.5,) * 3))
     answers = cascade.run(batch_of(0))
     assert (answers.exit[0], answers.label[0], answers.probability[0], answers.score[0]) == (1, 2, 0.25, 0.5)
-
-
-def test_without_one_the_policy_judges_an_array_of_one() -> None:
-    policy = MaxProbability((1.0, 1.0), (0.5, np.inf))
-    verdict, _ = one_by_one(policy)(0, np.array([[0, 2, 0]], F32), ())
-    probability = float(np.exp(2) / (np.exp(2) + 2))
-    assert verdict == Verdict(pytest.approx(probability), pytest.approx(probability), 1, True)

@@ -11,7 +11,15 @@ import edgeexit_runtime
 
 
 def test_the_public_names_are_these() -> None:
-    assert edgeexit_runtime.__all__ == ["Answer", "Answers", "Cascade", "FakeBackend", "FakeSegment", "SessionSettings"]
+    assert edgeexit_runtime.__all__ == [
+        "Answer",
+        "Answers",
+        "Cascade",
+        "FakeBackend",
+        "FakeSegment",
+        "SessionSettings",
+        "__version__",
+    ]
 
 
 @pytest.mark.parametrize("name", edgeexit_runtime.__all__)

@@ -10,6 +10,7 @@ from edgeexit.bundle import Bundle
 from edgeexit.console import emit_json, human_bytes, human_count, print_table, say
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest
+from edgeexit.policies import POLICIES
 from edgeexit.targets import load_target
 from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
@@ -81,6 +82,13 @@ NUMBERS = _Numbers()
     "--means-kib", type=click.FloatRange(min=0.1), default=64.0, show_default=True, help="KiB of class means an exit."
 )
 @click.option(
+    "--policy",
+    type=click.Choice(["auto", *POLICIES]),
+    default="auto",
+    show_default=True,
+    help="When a sample leaves; auto takes the policy with the least cost on the calibration split.",
+)
+@click.option(
     "--min-gain",
     type=click.FloatRange(0, 1),
     default=0.01,
@@ -107,6 +115,7 @@ def export(
     size: tuple[float, ...] | None,
     target: str | None,
     means_kib: float,
+    policy: str,
     min_gain: float,
     threads: int,
     seed: int,
@@ -118,8 +127,9 @@ def export(
     """Cut SOURCE at early exits, fit the exits in one pass over the data, and write a bundle.
 
     SOURCE is an .onnx file, or module:function for a function that returns a torch module. A plain
-    classifier gets exits; a model with several logits outputs keeps its own; several sources make a
-    cascade of models, small to large. With --exits the last two get fitted exits besides.
+    classifier gets exits; several sources make a cascade of models, small to large, which may get
+    exits besides (--exits 0 for none); a model with several logits outputs keeps its own, and gets
+    others with --exits.
 
     DIR is an image folder with one subfolder a class, sorted as the model's classes are; NPZ an
     archive with x and y, or with y and one array for each input of the model.
@@ -136,6 +146,7 @@ def export(
         std=std,
         resize=resize,
         size=_height_width(size),
+        policy=policy,
         min_gain=min_gain,
         seed=seed,
         threads=threads,
@@ -174,6 +185,7 @@ def _document(output: str, size_bytes: int, manifest: Manifest) -> dict[str, obj
         "size_bytes": size_bytes,
         "macs": manifest.macs,
         "params": manifest.params,
+        "policy": manifest.policy.name,
         "exits": [
             {"name": e.name, "head": e.head, "threshold": e.threshold, "cost": e.cost, "share": share}
             for e, share in zip(manifest.exits, calibration.exit_shares, strict=True)

@@ -40,7 +40,7 @@ class GaussianHead:
 
     def forward(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Head.forward`."""
-        return features @ self.weight.T + self.bias
+        return np.asarray(features @ self.weight.T + self.bias)
 
     def nodes(self, prefix: str) -> HeadNodes:
         """See `Head.nodes`."""

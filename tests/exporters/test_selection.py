@@ -1,0 +1,45 @@
+"""Choosing exits: useless ones go, useful ones stay."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeexit_exporters.selection import cascade_costs, select_exits
+
+
+def scored(skill: list[float], samples: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Exits that are right where an easiness common to all is below their skill, and nearly know it."""
+    rng = np.random.default_rng(seed)
+    difficulty = rng.random(samples)
+    correct = np.stack([difficulty < level for level in skill])
+    score = np.stack([np.clip(level - difficulty + rng.normal(size=samples) * 0.05, 0, 1) for level in skill])
+    return score.astype(np.float32), correct
+
+
+def test_costs_add_up_the_backbone_and_every_head_on_the_way() -> None:
+    costs = cascade_costs(np.asarray([10.0, 20.0, 30.0]), np.asarray([1.0, 2.0, 0.0]))
+    assert costs.tolist() == [11.0, 23.0, 33.0]
+
+
+def test_an_exit_that_knows_nothing_goes_and_a_good_one_stays() -> None:
+    score, correct = scored([0.0, 0.7, 0.95])
+    backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
+    assert select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01) == [1, 2]
+
+
+def test_of_two_equal_exits_at_nearly_the_same_place_one_goes() -> None:
+    score, correct = scored([0.6, 0.6, 0.95])
+    backbone, heads = np.asarray([0.40, 0.401, 1.0]), np.asarray([0.001, 0.001, 0.0])
+    assert len(select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01)) == 2
+
+
+def test_an_exit_whose_head_costs_more_than_it_saves_goes() -> None:
+    score, correct = scored([0.3, 0.95])
+    backbone, heads = np.asarray([0.7, 1.0]), np.asarray([0.5, 0.0])
+    assert select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01) == [1]
+
+
+def test_exits_that_the_model_brings_stay_whatever_they_are_worth() -> None:
+    score, correct = scored([0.0, 0.7, 0.95])
+    backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
+    assert 0 in select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01, keep=[0])
