@@ -102,23 +102,26 @@ def grid_features(
 def _map_features(build: _Builder, source: str, shape: tuple[int, ...], dtype: str, limit: int) -> Features:
     channels, height, width = shape
     fine, coarse = (2 * limit) // 3, limit // 3
-    parts: list[str] = []
-    length = 0
+    pooled: list[str] = []
+    grids: list[tuple[int, int]] = []
     for operator, room in (("AveragePool", fine), ("MaxPool", coarse)):
-        if channels > room and parts:
+        if channels > room and pooled:
             continue
         grid = next((g for g in _GRIDS if channels * min(g, height) * min(g, width) <= room), 1)
         rows, columns = min(grid, height), min(grid, width)
         strides = [height // rows, width // columns]
         kernel = [height - (rows - 1) * strides[0], width - (columns - 1) * strides[1]]
-        pooled = source
-        if kernel != [1, 1]:
-            pooled = build.node(operator, [source], operator.lower(), kernel_shape=kernel, strides=strides)
-        parts.append(_flat(build, pooled, f"{operator.lower()}.flat"))
-        length += channels * rows * columns
+        if kernel == [1, 1]:
+            pooled.append(source)
+        else:
+            pooled.append(build.node(operator, [source], operator.lower(), kernel_shape=kernel, strides=strides))
+        grids.append((rows, columns))
         if kernel == [1, 1]:
             break
-    return build.finish(parts, length, dtype, (build.tensor,))
+    if len(set(grids)) == 1 and len(pooled) > 1:  # joined as maps they leave the blocked layout once, not twice
+        pooled = [build.node("Concat", pooled, "maps", axis=1)]
+    parts = [_flat(build, name, f"flat{i}") for i, name in enumerate(pooled)]
+    return build.finish(parts, sum(channels * rows * columns for rows, columns in grids), dtype, (build.tensor,))
 
 
 def _token_features(build: _Builder, info: TensorInfo, limit: int, mask: str | None) -> Features:
