@@ -163,6 +163,8 @@ def _open_session(source: bytes | str, name: str, settings: SessionSettings) -> 
     try:
         # without the fallback, which would try once more and print on standard output
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        if hasattr(session, "_model_bytes"):
+            session._model_bytes = None  # kept for a fallback that is off: the whole graph a second time
         _trim_heap()
         return session, _tensors(session.get_inputs()), _tensors(session.get_outputs())
     except Exception as error:  # five types, UnicodeDecodeError among them, and no common base
