@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 __all__ = ["fit_temperature", "negative_log_likelihood", "softmax"]
 
@@ -11,7 +15,7 @@ _MAX_ROWS = 20_000
 _STEPS = 60
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: NDArray[Floating]) -> NDArray[Floating]:
     """Class probabilities along the last axis."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
@@ -19,7 +23,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def negative_log_likelihood(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Mean of −log p(label), in nats; logits (n, C), labels (n,)."""
-    probabilities = softmax(logits / np.float32(temperature))
+    probabilities = softmax(logits.astype(np.float64) / temperature)
     chosen = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
@@ -39,14 +43,14 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         A positive temperature; divide logits by it.
     """
     step = max(1, len(labels) // _MAX_ROWS)
-    centred = (logits - logits.mean(axis=1, keepdims=True)).astype(np.float32)[::step]
+    centred = logits[::step].astype(np.float64) - logits[::step].max(axis=1, keepdims=True)
     labels = labels[::step]
     spread = float(centred.std()) or 1.0
     chosen = centred[np.arange(len(labels)), labels]
     low, high = np.log(1e-3 / spread), np.log(1e3 / spread)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        probabilities = softmax(centred * np.float32(np.exp(middle)))
+        probabilities = softmax(centred * np.exp(middle))
         slope = float(((probabilities * centred).sum(axis=1) - chosen).mean())
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))

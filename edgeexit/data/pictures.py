@@ -7,6 +7,7 @@ module that imports Pillow.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from edgeexit.data.dataset import Batch
 from edgeexit.errors import DataError
@@ -30,6 +31,7 @@ SUFFIXES = frozenset(
 
 MAX_PIXELS = 89_478_485  # a quarter of a GiB of RGB; Pillow warns beyond it
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program, as EPS does
+_FORMAT_OF = {".jpe": "JPEG", ".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
 GREYS = frozenset({"1", "L", "LA", "La"})
 DEEP_MODES = ("I", "F")  # and I;16 with its variants: a conversion to 8 bits would clip
 
@@ -66,7 +68,7 @@ class Pictures:
 
     def _decode(self, path: str) -> NDArray[np.uint8]:
         try:
-            with Image.open(path, formats=FORMATS) as picture:
+            with _open(path) as picture:
                 _refuse_unusable(picture, path)
                 if self.resize == "exact":
                     _refuse_other_size(picture, path, self.size)
@@ -79,6 +81,18 @@ class Pictures:
         return pixels.reshape(*self.size, -1)
 
 
+def _open(path: str | Path) -> Image.Image:
+    """Open a picture by the format of its name, and by what it is if that fails.
+
+    Asked for several formats, Pillow loads all its plugins, which costs 3 MB of memory.
+    """
+    likely = _FORMAT_OF.get(Path(path).suffix.lower())
+    if likely is not None:
+        with contextlib.suppress(UnidentifiedImageError):
+            return Image.open(path, formats=(likely,))
+    return Image.open(path, formats=FORMATS)
+
+
 def look_at(path: str | Path) -> tuple[tuple[int, int], Mode]:
     """The size (height, width) and the mode that suits a picture, from its header.
 
@@ -86,7 +100,7 @@ def look_at(path: str | Path) -> tuple[tuple[int, int], Mode]:
         DataError: It is not a picture that can be used.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with _open(path) as picture:
             _refuse_unusable(picture, path)
             return (picture.height, picture.width), "L" if picture.mode in GREYS else "RGB"
     except DataError:

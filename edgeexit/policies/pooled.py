@@ -124,18 +124,20 @@ def _fit_pair(own: NDArray[np.float32], earlier: NDArray[np.float32], labels: ND
     if not earlier.any():
         return alone, 0.0
     rows = np.arange(len(labels))
-    scale = np.asarray([float(own.std()) or 1.0, float(earlier.std()) or 1.0])
-    inputs = np.stack([own / scale[0], earlier / scale[1]], axis=2).astype(np.float64)  # (n, C, 2)
+    pair = np.stack([own, earlier], axis=2).astype(np.float64)  # (n, C, 2)
+    scale = pair.std(axis=(0, 1))
+    scale[scale == 0] = 1.0
+    inputs = pair / scale
     true = inputs[rows, labels]
 
     def loss(weights: NDArray[np.float64]) -> float:
-        probabilities = softmax((inputs @ weights).astype(np.float32))
+        probabilities = softmax(inputs @ weights)
         return float(-np.log(np.maximum(probabilities[rows, labels], 1e-12)).mean() + _RIDGE * weights @ weights)
 
     best = np.asarray([alone * scale[0], 0.0])
     now = loss(best)
     for _ in range(_STEPS):
-        probabilities = softmax((inputs @ best).astype(np.float32)).astype(np.float64)
+        probabilities = softmax(inputs @ best)
         mean = np.einsum("nc,nci->ni", probabilities, inputs)
         slope = (mean - true).mean(axis=0) + 2 * _RIDGE * best
         second = np.einsum("nc,nci,ncj->ij", probabilities, inputs, inputs) / len(labels) - mean.T @ mean / len(labels)

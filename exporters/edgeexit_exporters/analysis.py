@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeexit.errors import UsageError
 from edgeexit_exporters.compose import compose, prefix
 from edgeexit_exporters.exits import OwnExit, find_own_exits
 from edgeexit_exporters.graph import Graph, bits
@@ -68,6 +69,7 @@ def analyse(models: Sequence[onnx.ModelProto], names: Sequence[str], feeds: Mapp
 
     Raises:
         ModelError: The models do not fit together, do not run, or have no logits.
+        UsageError: A model of the cascade is smaller than the one before it.
     """
     model = onnx.ModelProto()
     model.CopyFrom(compose(models))
@@ -77,7 +79,20 @@ def analyse(models: Sequence[onnx.ModelProto], names: Sequence[str], feeds: Mapp
     own, classes = find_own_exits(graph, infos, _stages(graph, len(models)), names)
     keep_outputs(model, [exit_.tensor for exit_ in own])
     graph = Graph(model)
-    return Analysis(graph, infos, count_macs(graph, infos), _stages(graph, len(models)), own, classes)
+    analysis = Analysis(graph, infos, count_macs(graph, infos), _stages(graph, len(models)), own, classes)
+    _check_order(analysis, names)
+    return analysis
+
+
+def _check_order(analysis: Analysis, names: Sequence[str]) -> None:
+    spent = [analysis.spent(nodes) for nodes in analysis.stages]
+    for k in range(1, len(spent)):
+        if spent[k] < spent[k - 1]:
+            raise UsageError(
+                "the models of a cascade come from small to large",
+                got=f"{names[k - 1]} with {spent[k - 1]:,} MACs before {names[k]} with {spent[k]:,}",
+                remedy=f"give {names[k]} first",
+            )
 
 
 def _stages(graph: Graph, models: int) -> list[int]:

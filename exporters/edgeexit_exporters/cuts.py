@@ -74,8 +74,9 @@ def cut_after(
     Raises:
         UsageError: No activation has that name, or samples cannot be separated there.
     """
-    if name not in graph.activations:
-        near = [n for n in graph.activations if name in n][:5]
+    places = [tensor for tensor in graph.activations if tensor not in graph.outputs]
+    if name not in places:
+        near = [tensor for tensor in places if name in tensor][:5]
         raise UsageError(
             "no tensor of the model has the name given for an exit",
             got=name,
@@ -88,18 +89,22 @@ def cut_after(
     return cut
 
 
-def candidates(graph: Graph, infos: Mapping[str, TensorInfo], macs: Sequence[int], cuts: Sequence[Cut]) -> list[Cut]:
+def candidates(
+    graph: Graph, infos: Mapping[str, TensorInfo], macs: Sequence[int], cuts: Sequence[Cut], stages: Sequence[int] = ()
+) -> list[Cut]:
     """The positions that are worth an exit, one for each amount of work done, cheapest first.
 
     Among positions with the same MACs before them the one with the fewest tensors, then the fewest
     bytes, then the latest is taken. Positions where more tensors cross are taken only where the
-    nearest one with fewer is more than a twentieth of the whole model's MACs away.
+    nearest one with fewer is more than a twentieth of the whole model's MACs away. In a cascade of
+    models, the work between two models is none: there a model's own exit stands.
 
     Raises:
         ModelError: There is no legal cut; the message says why.
     """
     total = sum(macs)
-    inside = [cut for cut in cuts if 0 < cut.macs_before < total]
+    starts = {sum(macs[i] for nodes in stages[:stage] for i in bits(nodes)) for stage in range(len(stages) + 1)}
+    inside = [cut for cut in cuts if 0 < cut.macs_before < total and cut.macs_before not in starts]
     legal = [
         cut for cut in inside if cut.obstacle is None and len(cut.live) <= _MAX_TENSORS and is_feature(infos[cut.after])
     ]

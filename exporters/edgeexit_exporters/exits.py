@@ -117,6 +117,8 @@ def choose_cuts(
     """
     if wanted != "auto" and not wanted.isdigit():
         names = [name.strip() for name in wanted.split(",") if name.strip()]
+        if not names:
+            raise UsageError("--exits names no exit", got=repr(wanted), expected="auto, a number, or tensor names")
         cuts = [cut_after(graph, infos, macs, name, stages) for name in dict.fromkeys(names)]
         unfit = next((cut for cut in cuts if not is_feature(infos[cut.after])), None)
         if unfit is not None:
@@ -129,7 +131,7 @@ def choose_cuts(
     if wanted == "0":
         return ()
     total = sum(macs)
-    found = candidates(graph, infos, macs, enumerate_cuts(graph, infos, macs, stages))
+    found = candidates(graph, infos, macs, enumerate_cuts(graph, infos, macs, stages), stages)
     if wanted.isdigit():
         return tuple(evenly_spread(found, int(wanted), total))
     if len(found) > _MAX_CANDIDATES:

@@ -23,7 +23,7 @@ from edgeexit_exporters.exits import choose_cuts, place
 from edgeexit_exporters.fit import CachedLogits, FeatureModel, cache_logits, fit_heads
 from edgeexit_exporters.heads import HEADS
 from edgeexit_exporters.heads.model import model_logits
-from edgeexit_exporters.loading import open_splits, prepare
+from edgeexit_exporters.loading import check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
 from edgeexit_exporters.selection import cascade_costs, select_exits
 from edgeexit_exporters.settings import ExportSettings
@@ -67,13 +67,15 @@ def export(
     Raises:
         EdgeExitError: As `edgeexit.errors` says. Nothing is written then.
     """
+    check_places(output, data, calibration)
     check_destination(output)
     prepared = prepare(sources, data, settings)
     fitting, held = open_splits(prepared, data, calibration, settings)
     cuts = _choose(prepared.analysis, settings)
     cached = _fit(prepared.analysis, cuts, fitting, held, settings)
     exits = _select(_in_order(prepared.analysis, cuts, cached), cached.labels, settings)
-    cascade = _calibrate(prepared.analysis, exits, cached, held, settings, held_out=calibration is None)
+    policy, exits = _without_unused(exits, cached.labels, settings)
+    cascade = _assemble(prepared.analysis, exits, policy, cached, held, held_out=calibration is None)
     golden = golden_samples(cascade, prepared.analysis, threads=settings.threads)
     manifest, contents = pack(
         prepared,
@@ -184,24 +186,38 @@ def _cheapest_policy(
     return min(found)[2]
 
 
-def _calibrate(
+def _without_unused(
+    exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSettings
+) -> tuple[Policy, list[_Exit]]:
+    """Fit the policy; with "auto", leave out fitted exits that nobody takes, and fit it anew."""
+    while True:
+        policy = _cheapest_policy([exit_.logits for exit_ in exits], labels, _costs(exits), settings)
+        used = [e for e, t in zip(exits, policy.thresholds, strict=True) if e.kind == "model" or np.isfinite(t)]
+        if settings.exits not in (None, "auto") or len(used) == len(exits):
+            return policy, exits
+        exits = used
+
+
+def _costs(exits: Sequence[_Exit]) -> NDArray[np.float64]:
+    heads = np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64)
+    return cascade_costs(np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64), heads)
+
+
+def _assemble(
     analysis: Analysis,
     exits: Sequence[_Exit],
+    policy: Policy,
     cached: CachedLogits,
     held: Dataset,
-    settings: ExportSettings,
     *,
     held_out: bool,
 ) -> Calibrated:
-    logits = [exit_.logits for exit_ in exits]
-    heads = np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64)
-    costs = cascade_costs(np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64), heads)
     return Calibrated(
         segments=split(analysis.graph, analysis.infos, [exit_.point for exit_ in exits], analysis.classes),
         kinds=[exit_.kind for exit_ in exits],
-        policy=_cheapest_policy(logits, cached.labels, costs, settings),
-        costs=costs,
-        logits=logits,
+        policy=policy,
+        costs=_costs(exits),
+        logits=[exit_.logits for exit_ in exits],
         labels=cached.labels,
         rows=cached.rows,
         data=held,

@@ -19,7 +19,7 @@ from edgeexit_exporters.preprocess import bake, plan_preprocessing
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.sources import Source, is_torch_source, load_onnx, load_torch
 
-__all__ = ["Prepared", "open_splits", "prepare"]
+__all__ = ["Prepared", "check_places", "open_splits", "prepare"]
 
 _PROBE_ROWS = 3
 _HELD_OUT = 0.1
@@ -49,7 +49,7 @@ def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) 
     for name in sources:
         source = load_torch(name, _examples(found, data, settings)) if is_torch_source(name) else load_onnx(name)
         preprocessing, wanted = plan_preprocessing(
-            source.model, found, mean=settings.mean, std=settings.std, resize=settings.resize, size=settings.size
+            source.model, found, data, mean=settings.mean, std=settings.std, resize=settings.resize, size=settings.size
         )
         inputs = inputs or wanted
         model = bake(source.model, preprocessing, wanted)
@@ -60,6 +60,20 @@ def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) 
     names = [Path(source.name).stem if source.sha256 else source.name for source in loaded]
     analysis = analyse([source.model for source in loaded], _distinct(names), first)
     return Prepared(analysis, inputs, preprocessing, tuple(loaded))
+
+
+def check_places(output: str | Path, *data: str | Path | None) -> None:
+    """Refuse a bundle inside an image folder, where it would be taken for a class the next time.
+
+    Raises:
+        UsageError: `output` lies in one of `data`.
+    """
+    wanted = Path(output).resolve()
+    for folder in data:
+        if folder is not None and Path(folder).is_dir() and wanted.is_relative_to(Path(folder).resolve()):
+            raise UsageError(
+                "the bundle would lie inside the data", got=str(output), expected=f"a path outside {folder}"
+            )
 
 
 def open_splits(
@@ -78,14 +92,12 @@ def open_splits(
             remedy="leave --calibration out: a part of the data is then held out",
         )
     classes = prepared.analysis.classes
-    fitting = open_data(data, prepared.inputs, prepared.preprocessing)
-    if fitting.labels is None or len(fitting.class_names) > classes:
-        raise DataError(f"{data} has more classes than the model", got=len(fitting.class_names), expected=classes)
-    if prepared.preprocessing.kind == "array":
-        fitting = open_data(data, prepared.inputs, prepared.preprocessing, [str(i) for i in range(classes)])
-    elif len(fitting.class_names) != classes:
+    arrays = prepared.preprocessing.kind == "array"
+    numbers = [str(i) for i in range(classes)] if arrays else None
+    fitting = open_data(data, prepared.inputs, prepared.preprocessing, numbers)
+    if len(fitting.class_names) != classes:
         raise DataError(
-            f"{data} has fewer classes than the model",
+            f"{data} has {'more' if len(fitting.class_names) > classes else 'fewer'} classes than the model",
             got=f"{len(fitting.class_names)}: {', '.join(fitting.class_names[:10])}",
             expected=f"{classes} subfolders, sorted as the model's classes are",
         )
@@ -99,7 +111,15 @@ def open_splits(
                 remedy="add samples, or fit with --labels model",
             )
     if calibration is None:
-        return fitting.split(_HELD_OUT, settings.seed)
+        rest, held = fitting.split(_HELD_OUT, settings.seed)
+        if not len(held):
+            raise DataError(
+                f"{data} is too small to hold a part of it out",
+                got=f"{len(fitting)} samples in {classes} classes",
+                expected="at least two samples of a class, and better hundreds",
+                remedy="add samples, or give others with --calibration",
+            )
+        return rest, held
     return fitting, open_data(calibration, prepared.inputs, prepared.preprocessing, fitting.class_names)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -41,6 +43,7 @@ def image_layout(shape: tuple[int | None, ...]) -> tuple[bool, int, tuple[int | 
 def plan_preprocessing(
     model: onnx.ModelProto,
     data: Survey,
+    path: str | Path,
     *,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
@@ -57,14 +60,14 @@ def plan_preprocessing(
     """
     specs = input_specs(model)
     if data.kind == "image":
-        return _plan_pictures(specs, data, mean, std, resize, size)
+        return _plan_pictures(specs, data, path, mean, std, resize, size)
     preprocessing = Preprocessing(kind="array", mean=mean, std=std)
     inputs = []
     for name, dtype, shape in specs:
         key = name if name in data.arrays else "x"
         if key not in data.arrays or (len(specs) > 1 and key == "x"):
             raise DataError(
-                f"the data have no array for the model's input {name}",
+                f"{path} has no array for the model's input {name}",
                 got=", ".join(data.arrays),
                 expected="x, or one array for each input, by name"
                 if len(specs) == 1
@@ -74,7 +77,7 @@ def plan_preprocessing(
         given = whole[1:]
         if len(given) != len(shape) or any(want not in (None, have) for have, want in zip(given, shape, strict=False)):
             raise DataError(
-                f"the array {key} does not fit the model's input {name}",
+                f"{path}: the array {key} does not fit the model's input {name}",
                 got=f"shape {whole}",
                 expected=f"(samples, {', '.join('any' if want is None else str(want) for want in shape)})",
             )
@@ -88,6 +91,7 @@ def plan_preprocessing(
 def _plan_pictures(
     specs: list[tuple[str, str, tuple[int | None, ...]]],
     data: Survey,
+    path: str | Path,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     resize: str,
@@ -96,7 +100,7 @@ def _plan_pictures(
     layout = image_layout(specs[0][2]) if len(specs) == 1 else None
     if layout is None or data.size is None:
         raise DataError(
-            "the data are pictures, but the model does not take pictures",
+            f"{path} holds pictures, but the model does not take pictures",
             got="; ".join(f"input {name} of shape (batch, {', '.join(map(str, shape))})" for name, _, shape in specs),
             expected="one input of shape (batch, channels, height, width) with 1 or 3 channels",
             remedy="give the data as an .npz with one array for each input",
@@ -108,7 +112,7 @@ def _plan_pictures(
         raise UsageError("--size is not the size that the model takes", got=size, expected=final)
     if data.size != final and resize == "exact":
         raise DataError(
-            "the pictures have another size than the model takes",
+            f"the pictures in {path} have another size than the model takes",
             got=f"{data.size[0]} × {data.size[1]} (height × width)",
             expected=f"{final[0]} × {final[1]}",
             remedy="add --resize crop to scale the shorter side and crop the centre",

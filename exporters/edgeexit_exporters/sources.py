@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeexit.console import say
 from edgeexit.errors import MissingPartError, ModelError, UsageError
 from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
 
@@ -60,8 +61,8 @@ def load_onnx(path: str | Path) -> Source:
     path = Path(path)
     if not path.is_file():
         raise ModelError(
-            "the model file does not exist",
-            got=str(path),
+            f"{path} is not a model file" if path.exists() else f"the model file {path} does not exist",
+            got="a folder" if path.is_dir() else None,
             expected="an .onnx file, or module:function for a torch model",
         )
     try:
@@ -72,6 +73,7 @@ def load_onnx(path: str | Path) -> Source:
             f"{path} is not a valid ONNX model",
             got=str(error).strip().split("\n")[0][:300],
             expected="a file written by an ONNX exporter",
+            remedy="give a torch model as module:function, a function that returns it with its weights loaded",
         ) from error
     return Source(path.name, normalise(model), hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -188,6 +190,8 @@ def export_module(
                     dynamo=dynamo,
                     **axes,
                 )
+            if not dynamo:
+                say(f"note: {source} was traced on example inputs; a branch that depends on values is fixed as it was")
             return program.model_proto if dynamo else onnx.load_from_string(buffer.getvalue())
         except ImportError as error:
             raise MissingPartError.package("exporting a torch model", "edgeexit-exporters[torch]") from error

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from edgeexit.errors import BackendError, BundleError
 from edgeexit_runtime.backends.base import SessionSettings
 
-__all__ = ["Graph", "Shape", "describe_shape"]
+__all__ = ["Graph", "Shape", "describe_shape", "trim_heap"]
 
 ONNX_TYPES = {
     "bool": "bool",
@@ -165,7 +165,7 @@ def _open_session(source: bytes | str, name: str, settings: SessionSettings) -> 
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         if hasattr(session, "_model_bytes"):
             session._model_bytes = None  # kept for a fallback that is off: the whole graph a second time
-        _trim_heap()
+        trim_heap()
         return session, _tensors(session.get_inputs()), _tensors(session.get_outputs())
     except Exception as error:  # five types, UnicodeDecodeError among them, and no common base
         if any(text in str(error) for text in NEWER_THAN_THE_RUNTIME):
@@ -177,7 +177,7 @@ def _open_session(source: bytes | str, name: str, settings: SessionSettings) -> 
         raise BundleError(f"{name} is not a graph that ONNX Runtime can open", got=_first_line(error)) from error
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Hand back what opening a graph left behind: 0.1 ms for several MB that the C library would keep."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # glibc

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.errors import BundleError
 from edgeexit.manifest import SegmentEntry, TensorSpec
 from edgeexit_runtime.backends.base import SessionSettings, policy_tensors
-from edgeexit_runtime.backends.onnx_graph import Graph, describe_shape
+from edgeexit_runtime.backends.onnx_graph import Graph, describe_shape, trim_heap
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLane", "OnnxRuntimeSegment"]
 
@@ -94,6 +94,7 @@ class OnnxRuntimeBackend:
         classes: int,
     ) -> OnnxRuntimeLane:
         """See `Backend.lane`."""
+        trim_heap()  # by now the bundle has been let go
         return OnnxRuntimeLane([segment.graph for segment in segments], entries, inputs, [classes] * len(entries))
 
     def take(self, handle: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
