@@ -157,7 +157,7 @@ def test_weights_outside_of_the_models_folder_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not exist"):
+    with pytest.raises(ModelError, match="is not a model file"):
         load_onnx(tmp_path)
 
 
