@@ -12,6 +12,7 @@ from edgeexit.console import emit_json
 from edgeexit.data import Dataset, open_files
 from edgeexit_runtime.batches import blank_batch
 from edgeexit_runtime.cascade import Cascade
+from edgeexit_runtime.heap import large_blocks_returned
 
 __all__ = ["run"]
 
@@ -38,7 +39,8 @@ def run(bundle: str, paths: tuple[str, ...], upto: int | None, batch: int, threa
     ms is the time from the start of the sample's batch to its answer; reading files is not in it. With --upto,
     samples that no exit was sure of get the last local exit's answer, degraded is true, and reason says why.
     """
-    cascade = Cascade.open(bundle, threads=threads, upto=upto)
+    with large_blocks_returned():
+        cascade = Cascade.open(bundle, threads=threads, upto=upto)
     manifest = cascade.manifest
     dataset = open_files(paths, manifest.inputs, manifest.preprocessing)
     cascade.logits(blank_batch(manifest.inputs, 1))  # the first run of a session is slower than the rest
@@ -48,7 +50,7 @@ def run(bundle: str, paths: tuple[str, ...], upto: int | None, batch: int, threa
 
 def _lines(cascade: Cascade, dataset: Dataset, batch: int) -> Iterator[dict[str, Any]]:
     start = 0
-    for arrays in dataset.batches(batch):
+    for arrays in dataset.batches(batch, workers=0):  # reading ahead would take memory, and time from the segments
         start_s = time.perf_counter()
         for answer in cascade.stream([arrays]):
             line = {
