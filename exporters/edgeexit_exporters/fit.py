@@ -131,12 +131,11 @@ def cache_logits(
 
     def choose() -> None:
         known = np.concatenate(labels)
-        for i, heads in enumerate(variants):
+        for i in range(len(variants)):
             if chosen[i] is None:
                 losses = [_loss(np.concatenate(parts), known) for parts in kept[i]]
                 chosen[i] = int(np.argmin(losses))
                 kept[i] = [parts if j == chosen[i] else [] for j, parts in enumerate(kept[i])]
-            assert len(heads) > (chosen[i] or 0)
 
     seen = 0
     for rows, features, logits in model.run(data, order, "calibrating", quiet=quiet):
