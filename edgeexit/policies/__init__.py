@@ -6,9 +6,36 @@ object replays cached logits on a workstation and decides on the device, so both
 
 from __future__ import annotations
 
-from edgeexit.policies.base import Decision, Policy, State, Verdict
-from edgeexit.policies.max_probability import MaxProbability
-from edgeexit.policies.pooled import PooledProbability
-from edgeexit.policies.table import POLICIES, load_policy
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["POLICIES", "Decision", "MaxProbability", "Policy", "PooledProbability", "State", "Verdict", "load_policy"]
+from edgeexit.policies.base import PLAIN, Decision, Policy, PolicyKind, Setting, State, Verdict
+from edgeexit.policies.table import POLICIES, PolicyRow, load_policy, policy_kind
+
+if TYPE_CHECKING:
+    from edgeexit.policies.max_probability import MaxProbability as MaxProbability
+    from edgeexit.policies.pooled import PooledProbability as PooledProbability
+
+__all__ = [
+    "PLAIN",
+    "POLICIES",
+    "Decision",
+    "MaxProbability",
+    "Policy",
+    "PolicyKind",
+    "PolicyRow",
+    "PooledProbability",
+    "Setting",
+    "State",
+    "Verdict",
+    "load_policy",
+    "policy_kind",
+]
+
+_LAZY = {row.where.partition(":")[2]: name for name, row in POLICIES.items()}
+
+
+def __getattr__(name: str) -> Any:
+    """A policy's class, imported when it is asked for."""
+    if name in _LAZY:
+        return policy_kind(_LAZY[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

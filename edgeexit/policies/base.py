@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeexit.manifest import PolicyEntry
 
-__all__ = ["Decision", "Policy", "State", "Verdict"]
+__all__ = ["PLAIN", "Decision", "Policy", "PolicyKind", "Setting", "State", "Verdict"]
 
 State = tuple[NDArray[np.float32], ...]
 """Arrays whose axis 0 is the sample. Rows of samples that left are dropped by the caller."""
@@ -70,3 +71,38 @@ class Policy(Protocol):
 
     def entry(self) -> PolicyEntry:
         """How the manifest names this policy."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy may take into account, besides logits and labels, when it is fitted.
+
+    Most policies need none of it; a learned scheduler needs all.
+
+    Attributes:
+        costs: (E,) everything spent until each exit answers, any unit; None where it is not known.
+        budget: The mean cost that is asked for, in the same unit; None where accuracy is the goal.
+        seed: For whatever chance enters the fit.
+    """
+
+    costs: NDArray[np.float64] | None = None
+    budget: float | None = None
+    seed: int = 0
+
+
+PLAIN = Setting()
+"""Nothing but logits and labels."""
+
+
+class PolicyKind(Protocol):
+    """A class of policies: fitted on cached logits, rebuilt from a bundle."""
+
+    def fit(self, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting = PLAIN) -> Policy:
+        """Fit on E arrays of shape (n, C) with labels (n,); nobody leaves yet."""
+
+    def load(self, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> Policy:
+        """Rebuild from a bundle's tensors.
+
+        Raises:
+            BundleError: A tensor is missing or unusable.
+        """

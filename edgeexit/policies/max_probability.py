@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeexit.calibration import fit_temperature
 from edgeexit.manifest import PolicyEntry
-from edgeexit.policies.base import Decision, State, Verdict
+from edgeexit.policies.base import PLAIN, Decision, Setting, State, Verdict
 from edgeexit.policies.single import FEW_CLASSES, first_row, largest_probability
 from edgeexit.policies.stored import positive_tensor
 
@@ -68,7 +68,9 @@ class MaxProbability:
         return PolicyEntry(name=self.name, tensors=(TEMPERATURES,))
 
     @classmethod
-    def fit(cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> MaxProbability:
+    def fit(
+        cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting = PLAIN
+    ) -> MaxProbability:
         """Fit the temperatures on cached logits, E arrays of shape (n, C), with labels (n,); nobody leaves yet."""
         return cls(tuple(fit_temperature(values, labels) for values in logits), (float("inf"),) * len(logits))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgeexit.calibration import fit_temperature, softmax
 from edgeexit.manifest import PolicyEntry
-from edgeexit.policies.base import Decision, State, Verdict
+from edgeexit.policies.base import PLAIN, Decision, Setting, State, Verdict
 from edgeexit.policies.single import FEW_CLASSES, first_row, largest_probability
 from edgeexit.policies.stored import positive_tensor
 
@@ -93,7 +93,9 @@ class PooledProbability:
         return PolicyEntry(name=self.name, tensors=(WEIGHTS,))
 
     @classmethod
-    def fit(cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> PooledProbability:
+    def fit(
+        cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting = PLAIN
+    ) -> PooledProbability:
         """Fit the weights on cached logits, E arrays of shape (n, C), with labels (n,); nobody leaves yet."""
         step = max(1, len(labels) // _MAX_ROWS)
         labels = labels[::step]

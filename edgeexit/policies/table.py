@@ -1,36 +1,61 @@
-"""The registered policies, and how a bundle's policy is rebuilt."""
+"""The registered policies, and how a bundle's policy is rebuilt.
+
+A policy's module is imported when the policy is used: a device loads the one that its bundle names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from importlib import import_module
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.errors import BundleError
+from edgeexit.errors import BundleError, UsageError
 from edgeexit.manifest import Manifest
-from edgeexit.policies.base import Policy
-from edgeexit.policies.max_probability import MaxProbability
-from edgeexit.policies.pooled import PooledProbability
+from edgeexit.policies.base import Policy, PolicyKind
 
-__all__ = ["POLICIES", "load_policy"]
+__all__ = ["POLICIES", "PolicyRow", "load_policy", "policy_kind"]
 
 
-class PolicyKind(Protocol):
-    """A class of policies: fitted on cached logits, rebuilt from a bundle."""
+class PolicyRow(NamedTuple):
+    """A policy: where its class is, and how its own text chooses thresholds.
 
-    def fit(self, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> Policy:
-        """Fit on E arrays of shape (n, C) with labels (n,); nobody leaves yet."""
+    Attributes:
+        where: `module:class`.
+        thresholds: The threshold method that its source uses, a key of `edgeexit.thresholds.METHODS`.
+        source: Who proposed it.
+        uses_budget: Whether the fit depends on the budget, so that each budget needs its own.
+        random: Whether chance enters the fit.
+    """
 
-    def load(self, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> Policy:
-        """Rebuild from a bundle's tensors."""
+    where: str
+    thresholds: str
+    source: str
+    uses_budget: bool = False
+    random: bool = False
 
 
-POLICIES: dict[str, PolicyKind] = {
-    "max-probability": MaxProbability,
-    "pooled-probability": PooledProbability,
+POLICIES: dict[str, PolicyRow] = {
+    "max-probability": PolicyRow(
+        "edgeexit.policies.max_probability:MaxProbability", "geometric", "MSDNet, Huang et al. 2018"
+    ),
+    "pooled-probability": PolicyRow("edgeexit.policies.pooled:PooledProbability", "joint", "EdgeExit"),
 }
+
+
+def policy_kind(name: str) -> PolicyKind:
+    """The class of policies called `name`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    row = POLICIES.get(name)
+    if row is None:
+        raise UsageError("no such policy", got=name, expected=" or ".join(POLICIES))
+    module, _, attribute = row.where.partition(":")
+    return cast("PolicyKind", getattr(import_module(module), attribute))
 
 
 def load_policy(manifest: Manifest, tensors: Mapping[str, NDArray[np.float32]]) -> Policy:
@@ -39,12 +64,12 @@ def load_policy(manifest: Manifest, tensors: Mapping[str, NDArray[np.float32]]) 
     Raises:
         BundleError: The name is not registered, or its tensors do not fit.
     """
-    kind = POLICIES.get(manifest.policy.name)
-    if kind is None:
+    if manifest.policy.name not in POLICIES:
         raise BundleError(
             "manifest.json names a policy that this version does not know",
             got=manifest.policy.name,
             expected=" or ".join(sorted(POLICIES)),
             remedy="pip install --upgrade edgeexit",
         )
-    return kind.load([np.inf if e.threshold is None else e.threshold for e in manifest.exits], tensors)
+    thresholds = [np.inf if e.threshold is None else e.threshold for e in manifest.exits]
+    return policy_kind(manifest.policy.name).load(thresholds, tensors)

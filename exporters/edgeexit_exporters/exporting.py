@@ -14,7 +14,7 @@ from edgeexit.console import progress
 from edgeexit.data import Dataset
 from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.manifest import Manifest
-from edgeexit.policies import POLICIES, MaxProbability, Policy
+from edgeexit.policies import POLICIES, MaxProbability, Policy, policy_kind
 from edgeexit.replay import judge
 from edgeexit.thresholds import RESERVE, fit_thresholds, measure
 from edgeexit_exporters.analysis import Analysis
@@ -164,10 +164,10 @@ def _cheapest_policy(
     reference = logits[-1].argmax(axis=1) == labels
     found: list[tuple[float, int, Policy]] = []
     losses = []
-    for number, (name, kind) in enumerate(POLICIES.items()):
+    for number, name in enumerate(POLICIES):
         if settings.policy not in ("auto", name):
             continue
-        policy = kind.fit(logits, labels)
+        policy = policy_kind(name).fit(logits, labels)
         judgement = judge(policy, logits)
         correct = judgement.label == labels
         thresholds = fit_thresholds(judgement.score, correct, reference, costs, max_drop=settings.max_drop)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from core.bundles import bundle_parts
 from edgeexit.errors import BundleError
 from edgeexit.manifest import PolicyEntry
-from edgeexit.policies import POLICIES, MaxProbability, Policy, PooledProbability, load_policy
+from edgeexit.policies import POLICIES, MaxProbability, Policy, PooledProbability, load_policy, policy_kind
 from edgeexit.replay import judge, replay
 
 EXITS, CLASSES = 3, 4
@@ -67,7 +67,7 @@ def test_the_word_on_one_sample_is_the_word_on_a_batch_of_one(policy: Policy, lo
 def test_many_classes_take_the_same_decisions_one_by_one(name: str) -> None:
     rng = np.random.default_rng(0)
     logits = [rng.normal(size=(50, 200)).astype(np.float32) * 3 for _ in range(2)]
-    policy = POLICIES[name].fit(logits, rng.integers(0, 200, 50)).with_thresholds((0.01, float("inf")))
+    policy = policy_kind(name).fit(logits, rng.integers(0, 200, 50)).with_thresholds((0.01, float("inf")))
     decision, _ = policy.decide(0, logits[0], policy.start(50, 200))
     for i in range(50):
         verdict, _ = policy.decide_one(0, logits[0][i : i + 1], policy.start(1, 200))
@@ -139,8 +139,8 @@ def test_a_fitted_policy_survives_the_bundle(name: str) -> None:
     rng = np.random.default_rng(1)
     logits = [rng.normal(size=(200, CLASSES)).astype(np.float32) for _ in range(2)]
     labels = rng.integers(0, CLASSES, 200)
-    fitted = POLICIES[name].fit(logits, labels).with_thresholds((0.5, float("inf")))
-    loaded = POLICIES[name].load(fitted.thresholds, dict(fitted.tensors()))
+    fitted = policy_kind(name).fit(logits, labels).with_thresholds((0.5, float("inf")))
+    loaded = policy_kind(name).load(fitted.thresholds, dict(fitted.tensors()))
     np.testing.assert_array_equal(replay(loaded, logits).exit, replay(fitted, logits).exit)
     assert fitted.entry().tensors == tuple(fitted.tensors())
 
@@ -148,10 +148,10 @@ def test_a_fitted_policy_survives_the_bundle(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
 def test_unusable_tensors_of_a_policy_are_refused(name: str, bad: float) -> None:
-    fitted = POLICIES[name].fit([np.eye(CLASSES, dtype=np.float32)] * 2, np.arange(CLASSES))
+    fitted = policy_kind(name).fit([np.eye(CLASSES, dtype=np.float32)] * 2, np.arange(CLASSES))
     tensors = {key: np.full_like(values, bad) for key, values in fitted.tensors().items()}
     with pytest.raises(BundleError, match="unusable"):
-        POLICIES[name].load(fitted.thresholds, tensors)
+        policy_kind(name).load(fitted.thresholds, tensors)
 
 
 def test_a_policy_of_a_newer_version_is_refused_by_name() -> None:
