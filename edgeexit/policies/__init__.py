@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeexit.policies.base import PLAIN, Decision, Policy, PolicyKind, Setting, State, Verdict
-from edgeexit.policies.table import POLICIES, PolicyRow, load_policy, policy_kind
+from edgeexit.policies.table import AUTO, POLICIES, PolicyRow, load_policy, policy_kind
 
 if TYPE_CHECKING:
     from edgeexit.policies.max_probability import MaxProbability as MaxProbability
     from edgeexit.policies.pooled import PooledProbability as PooledProbability
 
 __all__ = [
+    "AUTO",
     "PLAIN",
     "POLICIES",
     "Decision",

@@ -16,7 +16,7 @@ from edgeexit.errors import BundleError, UsageError
 from edgeexit.manifest import Manifest
 from edgeexit.policies.base import Policy, PolicyKind
 
-__all__ = ["POLICIES", "PolicyRow", "load_policy", "policy_kind"]
+__all__ = ["AUTO", "POLICIES", "PolicyRow", "load_policy", "policy_kind"]
 
 
 class PolicyRow(NamedTuple):
@@ -43,6 +43,9 @@ POLICIES: dict[str, PolicyRow] = {
     ),
     "pooled-probability": PolicyRow("edgeexit.policies.pooled:PooledProbability", "joint", "EdgeExit"),
 }
+
+AUTO = ("max-probability", "pooled-probability")
+"""What "auto" chooses from: the cheapest on the calibration split is taken."""
 
 
 def policy_kind(name: str) -> PolicyKind:

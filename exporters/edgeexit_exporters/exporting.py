@@ -14,9 +14,10 @@ from edgeexit.console import progress
 from edgeexit.data import Dataset
 from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.manifest import Manifest
-from edgeexit.policies import POLICIES, MaxProbability, Policy, policy_kind
+from edgeexit.policies import AUTO, MaxProbability, Policy
 from edgeexit.replay import judge
-from edgeexit.thresholds import RESERVE, fit_thresholds, measure
+from edgeexit.thresholds import MaxDrop
+from edgeexit.tuning import tune
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.cuts import Cut
 from edgeexit_exporters.exits import choose_cuts, place
@@ -161,28 +162,17 @@ def _cheapest_policy(
     Raises:
         UnreachableError: None keeps the loss within the limit, even with nobody leaving early.
     """
-    reference = logits[-1].argmax(axis=1) == labels
     found: list[tuple[float, int, Policy]] = []
-    losses = []
-    for number, name in enumerate(POLICIES):
-        if settings.policy not in ("auto", name):
-            continue
-        policy = policy_kind(name).fit(logits, labels)
-        judgement = judge(policy, logits)
-        correct = judgement.label == labels
-        thresholds = fit_thresholds(judgement.score, correct, reference, costs, max_drop=settings.max_drop)
-        outcome = measure(judgement.score, correct, reference, costs, thresholds)
-        losses.append(outcome.loss)
-        if outcome.within(settings.max_drop, RESERVE):
-            fitted = policy.with_thresholds((*map(float, thresholds), float("inf")))
-            found.append((outcome.mean_cost, number, fitted))
+    unreachable: list[UnreachableError] = []
+    for number, name in enumerate(AUTO if settings.policy == "auto" else (settings.policy,)):
+        try:
+            tuned = tune(name, logits, labels, costs, MaxDrop(settings.max_drop), method="joint", seed=settings.seed)
+        except UnreachableError as error:
+            unreachable.append(error)
+        else:
+            found.append((tuned.outcome.mean_cost, number, tuned.policy))
     if not found:
-        raise UnreachableError(
-            "no thresholds keep the loss of accuracy within --max-drop",
-            got=f"--max-drop {settings.max_drop:g}",
-            expected=f"at least {min(losses):.4f}, the loss with nobody leaving early, and a reserve",
-            remedy="allow a larger --max-drop, or use --policy auto",
-        )
+        raise unreachable[0]
     return min(found)[2]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.thresholds import fit_thresholds, measure
+from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
 
 __all__ = ["cascade_costs", "select_exits"]
 
@@ -54,8 +54,8 @@ def select_exits(
 
     def mean_cost(kept: list[int]) -> float:
         costs = cascade_costs(backbone[kept], heads[kept])
-        thresholds = fit_thresholds(score[kept], correct[kept], correct[last], costs, max_drop=max_drop)
-        return measure(score[kept], correct[kept], correct[last], costs, thresholds).mean_cost
+        material = Material(score[kept], correct[kept], correct[last], costs)
+        return measure(material, fit_thresholds("joint", material, MaxDrop(max_drop))).mean_cost
 
     kept = list(range(len(score)))
     now = mean_cost(kept)
