@@ -30,12 +30,12 @@ class Material:
     @property
     def exits(self) -> int:
         """E."""
-        return self.score.shape[0]
+        return len(self.score)
 
     @property
     def samples(self) -> int:
         """N."""
-        return self.score.shape[1]
+        return len(self.reference)
 
     def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Material:
         """The same for some of the samples."""
