@@ -1,14 +1,19 @@
 """What is asked of thresholds: the best accuracy within a budget, or the least cost within a loss.
 
 Thresholds are chosen by looking at the very samples they are measured on, and new samples are
-another draw. A goal therefore keeps a reserve, in standard errors of what it limits.
+another draw. A goal therefore keeps a reserve of z standard errors of what it limits. For a budget the
+reserve is the empirical Bernstein bound (Maurer & Pontil 2009, theorem 4, with z² = 2 ln(2/δ)):
+
+    mean cost + z · standard error + 7/6 · z² · (dearest − cheapest exit) / (N − 1) ≤ budget
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.thresholds.material import Material, Outcome, measure
@@ -18,10 +23,12 @@ __all__ = ["BUDGET_RESERVE", "DROP_RESERVE", "Budget", "Goal", "MaxDrop"]
 DROP_RESERVE = 1.0
 """Standard errors of the loss. One makes the limit hold on new samples more often than not; it is no guarantee."""
 
-BUDGET_RESERVE = 3.0
-"""Standard errors of the mean cost."""
+BUDGET_RESERVE = 3.25
+"""z of the bound on the mean cost: 99 % for thresholds that do not depend on the samples."""
 
 _ROUNDING = 1e-12
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Budget:
 
     Attributes:
         limit: In the unit of the material's costs.
-        reserve: Standard errors of the mean cost to keep back.
+        reserve: z of the bound; 0 keeps nothing back.
     """
 
     limit: float
@@ -41,7 +48,12 @@ class Budget:
 
     def met(self, outcome: Outcome) -> bool:
         """Whether the mean cost with its reserve keeps the limit."""
-        return outcome.mean_cost + self.reserve * outcome.cost_error <= self.limit * (1 + _ROUNDING)
+        return bool(self.bound(outcome.mean_cost, outcome.cost_error, outcome.cost_step) <= self.limit + _ROUNDING)
+
+    def bound(self, mean_cost: Number, cost_error: Number, cost_step: float) -> Number:
+        """The mean cost with its reserve; none is kept where every sample costs the same."""
+        step = np.where(cost_error > _ROUNDING, 7 / 6 * self.reserve**2 * cost_step, 0.0)
+        return mean_cost + self.reserve * cost_error + step  # type: ignore[return-value]
 
     def better(self, one: Outcome, other: Outcome) -> bool:
         """Whether the first of two outcomes that both meet the goal is to be preferred."""
@@ -103,6 +115,7 @@ class MaxDrop:
 
 
 Goal = Budget | MaxDrop
+"""What thresholds are fitted to."""
 
 
 def _check(what: str, limit: float, reserve: float, *, least: float) -> None:

@@ -57,6 +57,7 @@ class _Search:
         self.sorted = [self.score[k][order] for k, order in enumerate(self.order)]
         # A threshold can only fall between different scores: positions 0 (nobody) … N (everybody).
         self.allowed = [np.concatenate([[True], s[:-1] != s[1:], [True]]) for s in self.sorted]
+        self.cost_step = measure(material, np.full(self.exits - 1, np.inf)).cost_step
         self.nobody = np.full(self.exits - 1, np.inf)
         self.everybody = self.nobody.copy()
         cheapest = int(self.costs.argmin())
@@ -98,7 +99,7 @@ class _Search:
                 value_later = np.where(leaves, value_here, value_later)
             if np.array_equal(before, thresholds):
                 break
-        return thresholds
+        return np.asarray(thresholds)
 
     def use_up(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Exit by exit, take the best threshold that meets the goal, the others held."""
@@ -165,12 +166,12 @@ class _Search:
         here = float(self.costs[k])
         mean_cost, mean_loss = curve(cost, here), curve(loss, self.loss[k])
         if isinstance(self.goal, Budget):
-            limited, wanted = mean_cost, mean_loss + _GAIN * mean_cost
-            spread = error(curve(cost**2, here**2), mean_cost)
+            wanted = mean_loss + _GAIN * mean_cost
+            limited = self.goal.bound(mean_cost, error(curve(cost**2, here**2), mean_cost), self.cost_step)
         else:
-            limited, wanted = mean_loss, mean_cost + _GAIN * mean_loss
-            spread = error(curve(loss**2, self.loss[k] ** 2), mean_loss)
-        feasible = self.allowed[k] & (limited + self.goal.reserve * spread <= self.goal.limit + 1e-12)
+            wanted = mean_cost + _GAIN * mean_loss
+            limited = mean_loss + self.goal.reserve * error(curve(loss**2, self.loss[k] ** 2), mean_loss)
+        feasible = self.allowed[k] & (limited <= self.goal.limit + 1e-12)
         if not feasible.any():
             return None
         return int(np.where(feasible, wanted, np.inf).argmin())

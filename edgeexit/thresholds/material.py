@@ -52,6 +52,7 @@ class Outcome:
         accuracy: Of the cascade.
         mean_cost: In the unit of the costs.
         cost_error: Standard error of the mean cost.
+        cost_step: How far one sample can move the mean cost: (dearest − cheapest exit) / (N − 1).
     """
 
     loss: float
@@ -59,6 +60,7 @@ class Outcome:
     accuracy: float
     mean_cost: float
     cost_error: float
+    cost_step: float
 
 
 def exits_taken(score: NDArray[np.float32], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -86,4 +88,5 @@ def measure(material: Material, thresholds: NDArray[np.float64]) -> Outcome:
         accuracy=float(right.mean()),
         mean_cost=float(cost.mean()),
         cost_error=float(cost.std() / root),
+        cost_step=float(np.ptp(material.costs)) / max(1, material.samples - 1),
     )
