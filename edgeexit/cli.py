@@ -19,6 +19,7 @@ import click
 from edgeexit import __version__
 from edgeexit.console import say
 from edgeexit.errors import EdgeExitError, MissingPartError
+from edgeexit.interrupts import remember_interrupts
 
 __all__ = ["KNOWN", "Commands", "KnownCommand", "group", "installed_commands", "main"]
 
@@ -129,7 +130,8 @@ def main(arguments: Sequence[str] | None = None, commands: click.Group = group) 
         The exit code.
     """
     try:
-        result = commands.main(None if arguments is None else list(arguments), "edgeexit", standalone_mode=False)
+        with remember_interrupts():
+            result = commands.main(None if arguments is None else list(arguments), "edgeexit", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except EdgeExitError as error:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from edgeexit.interrupts import check_interrupt
+
 __all__ = ["Advance", "emit_json", "human_bytes", "human_count", "print_table", "progress", "say"]
 
 LINE_INTERVAL_S = 10.0
@@ -92,14 +94,15 @@ def progress(
     """
     out = sys.stderr if stream is None else stream
     if quiet:
-        yield _ignore
+        yield _checked(_ignore)
     elif out.isatty():
         with _bar(description, total, out) as advance:
-            yield advance
+            yield _checked(advance)
     else:
         lines = _Lines(description, total, out, clock)
-        yield lines
+        yield _checked(lines)
         lines.finish()
+    check_interrupt()
 
 
 def human_count(number: float) -> str:
@@ -134,6 +137,14 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def _checked(advance: Advance) -> Advance:
+    def step(n: int = 1) -> None:
+        check_interrupt()
+        advance(n)
+
+    return step
 
 
 def _ignore(n: int = 1) -> None:
