@@ -12,22 +12,42 @@ from edgeexit.policies.base import PLAIN, Decision, Policy, PolicyKind, Setting,
 from edgeexit.policies.table import AUTO, POLICIES, PolicyRow, load_policy, policy_kind
 
 if TYPE_CHECKING:
+    from edgeexit.policies.agreement import Patience as Patience
+    from edgeexit.policies.agreement import Vote as Vote
+    from edgeexit.policies.class_means import ClassMeans as ClassMeans
+    from edgeexit.policies.combined import Either as Either
+    from edgeexit.policies.combined import Veto as Veto
+    from edgeexit.policies.confidence import Entropy as Entropy
+    from edgeexit.policies.confidence import LogProbability as LogProbability
+    from edgeexit.policies.confidence import Margin as Margin
+    from edgeexit.policies.confusion import Confusion as Confusion
     from edgeexit.policies.max_probability import MaxProbability as MaxProbability
     from edgeexit.policies.pooled import PooledProbability as PooledProbability
+    from edgeexit.policies.stacked import StackedProbability as StackedProbability
 
 __all__ = [
     "AUTO",
     "PLAIN",
     "POLICIES",
+    "ClassMeans",
+    "Confusion",
     "Decision",
+    "Either",
+    "Entropy",
+    "LogProbability",
+    "Margin",
     "MaxProbability",
+    "Patience",
     "Policy",
     "PolicyKind",
     "PolicyRow",
     "PooledProbability",
     "Setting",
+    "StackedProbability",
     "State",
     "Verdict",
+    "Veto",
+    "Vote",
     "load_policy",
     "policy_kind",
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from edgeexit.calibration import fit_temperature, softmax
 from edgeexit.manifest import PolicyEntry
 from edgeexit.policies.base import PLAIN, Decision, Setting, State, Verdict
-from edgeexit.policies.single import FEW_CLASSES, first_row, largest_probability
+from edgeexit.policies.single import FEW_CLASSES, first_row, largest_probability, rounded_thresholds
 from edgeexit.policies.stored import positive_tensor
 
 __all__ = ["PooledProbability"]
@@ -77,8 +78,12 @@ class PooledProbability:
             (value - top) * own + before * earlier for value, before in zip(row, state[0][0].tolist(), strict=True)
         ]
         probability, label = largest_probability(evidence, 1.0)
-        leave = probability >= self.thresholds[exit_index] or exit_index == len(self.thresholds) - 1
-        return Verdict(probability, probability, label, leave), (np.asarray([evidence], dtype=np.float32),)
+        verdict = Verdict(probability, probability, label, probability >= self._rounded[exit_index])
+        return verdict, (np.asarray([evidence], dtype=np.float32),)
+
+    @cached_property
+    def _rounded(self) -> tuple[float, ...]:
+        return rounded_thresholds(self.thresholds)
 
     def with_thresholds(self, thresholds: tuple[float, ...]) -> PooledProbability:
         """See `Policy.with_thresholds`."""

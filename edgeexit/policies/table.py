@@ -41,10 +41,24 @@ POLICIES: dict[str, PolicyRow] = {
     "max-probability": PolicyRow(
         "edgeexit.policies.max_probability:MaxProbability", "geometric", "MSDNet, Huang et al. 2018"
     ),
+    "entropy": PolicyRow(
+        "edgeexit.policies.confidence:Entropy", "geometric", "BranchyNet, Teerapittayanon et al. 2016; EENet eq. 6"
+    ),
+    "log-probability": PolicyRow("edgeexit.policies.confidence:LogProbability", "geometric", "Distiller, Intel"),
+    "margin": PolicyRow("edgeexit.policies.confidence:Margin", "geometric", "Big/Little, Park et al. 2015"),
+    "patience": PolicyRow("edgeexit.policies.agreement:Patience", "geometric", "PABEE, Zhou et al. 2020"),
+    "vote": PolicyRow("edgeexit.policies.agreement:Vote", "geometric", "EENet eq. 7, Ilhan et al. 2024"),
+    "class-means": PolicyRow("edgeexit.policies.class_means:ClassMeans", "bisection", "E2CM, Görmez et al. 2022"),
+    "either": PolicyRow("edgeexit.policies.combined:Either", "bisection", "E2CM section III-B, Görmez et al. 2022"),
+    "veto": PolicyRow("edgeexit.policies.combined:Veto", "bisection", "E2CM section IV-A, Görmez et al. 2022"),
+    "confusion": PolicyRow(
+        "edgeexit.policies.confusion:Confusion", "geometric", "Shallow-Deep Networks, Kaya et al. 2019"
+    ),
     "pooled-probability": PolicyRow("edgeexit.policies.pooled:PooledProbability", "joint", "EdgeExit"),
+    "stacked-probability": PolicyRow("edgeexit.policies.stacked:StackedProbability", "joint", "EdgeExit"),
 }
 
-AUTO = ("max-probability", "pooled-probability")
+AUTO = ("max-probability", "pooled-probability", "stacked-probability")
 """What "auto" chooses from: the cheapest on the calibration split is taken."""
 
 
