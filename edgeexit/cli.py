@@ -39,8 +39,15 @@ class KnownCommand(NamedTuple):
 KNOWN = {
     "quickstart": KnownCommand("The whole way, once, on scikit-learn's digits.", "edgeexit-exporters[quickstart]"),
     "export": KnownCommand("Cut models at early exits, fit the exits and write a bundle.", "edgeexit-exporters"),
+    "tune": KnownCommand("Fit when samples leave anew, to a budget or a loss.", "edgeexit-runtime"),
+    "compare": KnownCommand("Every policy at the same budgets, on the same logits.", "edgeexit-runtime"),
     "eval": KnownCommand("Accuracy and cost of a bundle on labelled data.", "edgeexit-runtime"),
+    "report": KnownCommand("One page about a bundle: curves, exits, pictures, savings.", "edgeexit-runtime[report]"),
     "run": KnownCommand("Classify files, one JSON line a sample.", "edgeexit-runtime"),
+    "update": KnownCommand("Continue a bundle's exits with new samples.", "edgeexit-runtime"),
+    "install": KnownCommand("Make a bundle the current one of a folder that can go back.", "edgeexit-runtime"),
+    "rollback": KnownCommand("Go back to the bundle that was current before.", "edgeexit-runtime"),
+    "drift": KnownCommand("Do new samples still leave where, and as surely, as they did?", "edgeexit-runtime"),
     "bench": KnownCommand("Time a bundle against the whole model.", "edgeexit-runtime"),
     "verify": KnownCommand("Is a bundle whole, and right on this device?", "edgeexit-runtime"),
     "inspect": KnownCommand("What is in a bundle, and what each part costs.", "edgeexit"),
@@ -115,7 +122,7 @@ def group() -> None:
 
     Results go to standard output, progress and errors to standard error. Exit codes: 0 done,
     2 usage, 3 bundle invalid or tampered with, 4 bad data, 5 unreachable budget or accuracy,
-    6 backend or device unavailable.
+    6 backend or device unavailable, 7 drift (with drift --fail).
     """
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "FORMAT_VERSION",
     "LAYOUT_HINT",
     "CalibrationSummary",
+    "DriftReference",
     "ExitEntry",
     "FileEntry",
     "Manifest",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 FORMAT_NAME = "edgeexit-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 LAYOUT_HINT = "layout_hint."
 """Nodes whose names begin with this change no value: they keep a backend's data layout across a cut."""
@@ -62,8 +63,9 @@ class SegmentEntry(_Frozen, frozen=True, kw_only=True):
     `inputs` are taken from the tensors known so far (the model's inputs and the outputs of
     earlier segments), by name. `outputs` are those that a later segment uses. `policy_inputs`
     are tensors of `exits.safetensors` with the same names, bound once. `logits` is the name of
-    the output of shape (batch, classes), float32. Counts are for one sample, backbone and head
-    apart; `macs` and `params` leave the head out.
+    the output of shape (batch, classes), float32. `features` is the tensor inside the graph, float32
+    of shape (D,), from which a fitted head computes its logits; it is no output of the graph. Counts
+    are for one sample, backbone and head apart; `macs` and `params` leave the head out.
     """
 
     file: FileEntry
@@ -71,6 +73,7 @@ class SegmentEntry(_Frozen, frozen=True, kw_only=True):
     policy_inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     logits: str
+    features: TensorSpec | None = None
     macs: int
     params: int
     head_macs: int
@@ -118,17 +121,39 @@ class Preprocessing(_Frozen, frozen=True, kw_only=True):
     std: tuple[float, ...] | None = None
 
 
+class DriftReference(_Frozen, frozen=True, kw_only=True):
+    """Where the samples of the calibration split left, and with which scores: what drift is measured against.
+
+    For each exit `edges` are rising scores that part the scores of those who left there into bins, one
+    more than edges: bin b holds scores from edge b − 1, itself included, up to edge b. `counts` are the
+    samples in each bin; over all exits they are all samples.
+    """
+
+    agreeing: int  # samples with the whole model's answer
+    edges: tuple[tuple[float, ...], ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
 class CalibrationSummary(_Frozen, frozen=True, kw_only=True):
-    """What was measured on the calibration split when the thresholds were chosen."""
+    """What was asked of the thresholds, and measured on the calibration split when they were chosen.
+
+    Asked was either `max_drop`, with or without `delta`, or `budget` in `unit`. Format version 1 knows
+    `max_drop` alone.
+    """
 
     samples: int
     held_out: bool  # True: held out of the fitting data because no split was given
     labels: Literal["data", "model"]
-    max_drop: float
+    max_drop: float | None = None  # largest loss of accuracy, a fraction of all samples
+    delta: float | None = None  # the chance, over calibration splits, that the loss is larger
+    budget: float | None = None  # largest mean cost
+    unit: Literal["macs", "ms"] | None = None  # a fraction of the whole model's MACs, or milliseconds
+    method: str | None = None  # how the thresholds were found
     full_accuracy: float
     accuracy: float
     mean_cost: float
     exit_shares: tuple[float, ...]
+    drift: DriftReference | None = None
 
 
 class SourceEntry(_Frozen, frozen=True, kw_only=True):
@@ -150,6 +175,7 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
     """Everything about a bundle that is not a tensor or a graph.
 
     `macs` and `params` are the whole model's, heads left out: the last exit's own path.
+    `statistics_file` is there where heads can be updated on the device.
     """
 
     format: str
@@ -166,7 +192,9 @@ class Manifest(_Frozen, frozen=True, kw_only=True):
     provenance: Provenance
     exits_file: FileEntry
     check_file: FileEntry
+    statistics_file: FileEntry | None = None
 
     def files(self) -> tuple[FileEntry, ...]:
         """Every file of the bundle other than the manifest itself."""
-        return (*(segment.file for segment in self.segments), self.exits_file, self.check_file)
+        statistics = () if self.statistics_file is None else (self.statistics_file,)
+        return (*(segment.file for segment in self.segments), self.exits_file, self.check_file, *statistics)

@@ -50,12 +50,15 @@ class ClassSums:
         shifted = np.where(seen[:, None], self._sums / np.maximum(self.counts, 1)[:, None], overall)
         return np.asarray(shifted + (0.0 if self.shift is None else self.shift))
 
-    def rms_distances(self) -> NDArray[np.float64]:
-        """Root mean square distance of *all* samples to each class mean, shape (K,)."""
-        means = self.means() - (0.0 if self.shift is None else self.shift)
-        total = self._sums.sum(axis=0)
-        squared = self._squares - 2 * means @ total + self.samples * (means**2).sum(axis=1)
-        return np.asarray(np.sqrt(np.maximum(squared, 0.0) / max(1, self.samples)))
+    def centre(self) -> NDArray[np.float64]:
+        """Mean of all samples, shape (D,)."""
+        mean = self._sums.sum(axis=0) / max(1, self.samples)
+        return np.asarray(mean + (0.0 if self.shift is None else self.shift))
+
+    def spread(self) -> float:
+        """Mean squared distance of all samples to their mean."""
+        mean = self._sums.sum(axis=0) / max(1, self.samples)
+        return max(0.0, self._squares / max(1, self.samples) - float(mean @ mean))
 
     def _shifted(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.shift is None:
@@ -72,12 +75,27 @@ class ClassSums:
 
 
 class Scatter(ClassSums):
-    """`ClassSums` with the sum of outer products, for a covariance shared by all classes."""
+    """`ClassSums` with the sum of outer products, for a covariance shared by all classes.
 
-    def __init__(self, classes: int, features: int) -> None:
+    Args:
+        classes: Number of classes K.
+        features: Feature length D.
+        buffer_rows: Samples whose outer products are summed in single precision before they are added.
+        scatter: Scatter within the classes of earlier samples, (D, D) float64, to which that of the samples
+            added here is summed; it is changed. Of the earlier samples nothing else is known here.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        features: int,
+        *,
+        buffer_rows: int = _BUFFER_ROWS,
+        scatter: NDArray[np.float64] | None = None,
+    ) -> None:
         super().__init__(classes, features)
-        self._outer = np.zeros((features, features), dtype=np.float64)
-        self._buffer = np.empty((_BUFFER_ROWS, features), dtype=np.float32)
+        self._outer = np.zeros((features, features), dtype=np.float64) if scatter is None else scatter
+        self._buffer = np.empty((buffer_rows, features), dtype=np.float32)
         self._filled = 0
 
     def add(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
@@ -85,26 +103,20 @@ class Scatter(ClassSums):
         shifted = self._shifted(features)
         self._add_shifted(shifted, labels)
         while len(shifted):
-            taken = shifted[: _BUFFER_ROWS - self._filled]
+            taken = shifted[: len(self._buffer) - self._filled]
             self._buffer[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
             shifted = shifted[len(taken) :]
-            if self._filled == _BUFFER_ROWS:
+            if self._filled == len(self._buffer):
                 self._flush()
 
-    def covariance(self) -> NDArray[np.float64]:
-        """Covariance within the classes, shape (D, D), divided by the number of samples."""
+    def scatter(self) -> NDArray[np.float64]:
+        """Sum over the samples of the outer products of their distances to their class mean, shape (D, D)."""
         self._flush()
         seen = self.counts > 0
         sums = self._sums[seen]
         between = (sums / self.counts[seen][:, None]).T @ sums
-        return np.asarray((self._outer - between) / max(1, self.samples))
-
-    def release(self) -> None:
-        """Give back the buffer and the sum of outer products once the head is fitted."""
-        self._outer = np.zeros((0, 0))
-        self._buffer = np.zeros((0, 0), dtype=np.float32)
-        self._filled = 0
+        return np.asarray(self._outer - between)
 
     def _flush(self) -> None:
         rows = self._buffer[: self._filled]

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cmp_to_key
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.cached import CachedLogits
+from edgeexit.errors import UnreachableError, UsageError
+from edgeexit.manifest import CalibrationSummary
 from edgeexit.policies import POLICIES, Policy, Setting, policy_kind
-from edgeexit.replay import judge
-from edgeexit.thresholds import Budget, Goal, Material, Outcome, fit_thresholds, measure
+from edgeexit.replay import judge, replay
+from edgeexit.thresholds import Budget, Goal, Material, MaxDrop, Outcome, fit_thresholds, measure
 
-__all__ = ["Tuned", "material", "tune"]
+__all__ = [
+    "Pricing",
+    "Tuned",
+    "as_stored",
+    "fit_as_stored",
+    "material",
+    "refuse_unreachable",
+    "summarise",
+    "tune",
+    "tune_all",
+    "with_early",
+]
+
+Pricing = Callable[[Policy], NDArray[np.float64]]
+"""(E,) what is spent until each exit answers under a fitted policy, in the unit of the goal's budget."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +41,14 @@ class Tuned:
     Attributes:
         policy: Ready for a bundle.
         method: The threshold method.
-        outcome: On the samples it was fitted on.
+        outcome: On the samples that the thresholds were fitted on.
+        costs: (E,) what was reckoned with.
     """
 
     policy: Policy
     method: str
     outcome: Outcome
+    costs: NDArray[np.float64]
 
 
 def tune(
@@ -39,6 +60,7 @@ def tune(
     *,
     method: str | None = None,
     seed: int = 0,
+    price: Pricing | None = None,
 ) -> Tuned:
     """Fit a policy and its thresholds.
 
@@ -50,19 +72,86 @@ def tune(
         goal: A budget or a largest loss.
         method: A key of `edgeexit.thresholds.METHODS`; the one of the policy's own text if None.
         seed: For whatever chance enters.
+        price: The costs under the fitted policy, where the policy adds to them. The thresholds then
+            reckon with these, and `costs` only guides the fit of the policy.
 
     Raises:
         UsageError: No such policy or method.
         UnreachableError: The goal is out of reach; the message says what is reachable.
     """
-    kind = policy_kind(name)
+    refuse_unreachable(goal, costs)
     budget = goal.limit if isinstance(goal, Budget) else None
-    policy = kind.fit(logits, labels, Setting(costs, budget, seed))
+    policy = fit_as_stored(name, logits, labels, Setting(costs, budget, seed))
+    if price is not None:
+        costs = price(policy)
     trial = material(policy, logits, labels, costs)
     chosen = method or POLICIES[name].thresholds
     thresholds = fit_thresholds(chosen, trial, goal)
-    fitted = policy.with_thresholds((*map(float, thresholds), float("inf")))
-    return Tuned(fitted, chosen, measure(trial, thresholds))
+    return Tuned(with_early(policy, thresholds), chosen, measure(trial, thresholds), costs)
+
+
+def tune_all(
+    names: Sequence[str],
+    logits: Sequence[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    costs: NDArray[np.float64],
+    goal: Goal,
+    *,
+    method: str | None = None,
+    seed: int = 0,
+    price: Pricing | None = None,
+) -> list[Tuned]:
+    """`tune` several policies: those that meet the goal, the one that serves it best on these samples first.
+
+    Raises:
+        UsageError: No such policy or method.
+        UnreachableError: The goal is out of reach with each of them; the message is the first one's.
+    """
+    found: list[Tuned] = []
+    refused: list[UnreachableError] = []
+    for name in names:
+        try:
+            found.append(tune(name, logits, labels, costs, goal, method=method, seed=seed, price=price))
+        except UnreachableError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0] if refused else UsageError("no policy was named", expected=" or ".join(POLICIES))
+
+    def compared(one: Tuned, other: Tuned) -> int:
+        return int(goal.better(other.outcome, one.outcome)) - int(goal.better(one.outcome, other.outcome))
+
+    return sorted(found, key=cmp_to_key(compared))
+
+
+def fit_as_stored(
+    name: str, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting
+) -> Policy:
+    """A policy fitted on E arrays of shape (N, C) with labels (N,), as a bundle gives it back; nobody leaves yet.
+
+    Raises:
+        UsageError: No such policy.
+    """
+    return as_stored(policy_kind(name).fit(logits, labels, setting))
+
+
+def refuse_unreachable(goal: Goal, costs: NDArray[np.float64]) -> None:
+    """Refuse a budget that the costs alone put out of reach, before time is spent on a fit.
+
+    Raises:
+        UnreachableError: It is below the cheapest exit, (E,) costs in the budget's unit.
+    """
+    if isinstance(goal, Budget):
+        nobody = np.zeros((len(costs), 0), dtype=np.float32)
+        goal.check_reachable(Material(nobody, nobody.astype(bool), nobody[0].astype(bool), costs))
+
+
+def as_stored(policy: Policy) -> Policy:
+    """The policy as a bundle gives it back, its numbers rounded to those of its tensors.
+
+    Thresholds lie between scores, often very close ones, so they are fitted on the scores that a
+    device will see.
+    """
+    return policy_kind(policy.name).load(policy.thresholds, policy.tensors())
 
 
 def material(
@@ -71,4 +160,55 @@ def material(
     """What a fitted policy says about cached logits, for thresholds to be fitted on or measured on."""
     judgement = judge(policy, logits)
     reference = logits[-1].argmax(axis=1) == labels
-    return Material(judgement.score, judgement.label == labels, reference, costs)
+    shares = getattr(policy, "shares", None)  # of a policy that assigns samples to exits
+    return Material(
+        judgement.score, judgement.label == labels, reference, costs, None if shares is None else np.asarray(shares)
+    )
+
+
+def with_early(policy: Policy, thresholds: NDArray[np.float64]) -> Policy:
+    """The policy with thresholds, shape (E−1,), for all exits but the last. A bundle holds none of −∞."""
+    storable = np.maximum(thresholds, float(np.finfo(np.float32).min))
+    return policy.with_thresholds((*map(float, storable), float("inf")))
+
+
+def summarise(
+    tuned: Tuned,
+    data: CachedLogits,
+    cost_shares: NDArray[np.float64],
+    goal: Goal,
+    *,
+    labels: Literal["data", "model"],
+    unit: Literal["macs", "ms"] = "macs",
+    delta: float | None = None,
+) -> CalibrationSummary:
+    """What a manifest says about calibration.
+
+    Args:
+        tuned: The policy with its thresholds.
+        data: What it was tuned on.
+        cost_shares: (E,) the exits' costs as fractions of the whole model's MACs.
+        goal: What was asked.
+        labels: Whose the labels are: the data's, or the whole model's answers.
+        unit: Of a budget.
+        delta: The chance of a larger loss than asked for, where there is a guarantee.
+    """
+    from edgeexit.drift import drift_reference  # most fits end in no bundle
+
+    answers = replay(tuned.policy, data.logits)
+    budget = goal.limit if isinstance(goal, Budget) else None
+    return CalibrationSummary(
+        samples=data.samples,
+        held_out=False,
+        labels=labels,
+        max_drop=goal.limit if isinstance(goal, MaxDrop) else None,
+        delta=delta,
+        budget=budget,
+        unit=None if budget is None else unit,
+        method=tuned.method,
+        full_accuracy=float((data.logits[-1].argmax(axis=1) == data.labels).mean()),
+        accuracy=float((answers.label == data.labels).mean()),
+        mean_cost=float(cost_shares[answers.exit].mean()),
+        exit_shares=tuple(map(float, answers.shares(data.exits))),
+        drift=drift_reference(tuned.policy, data.logits),
+    )

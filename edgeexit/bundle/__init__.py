@@ -6,7 +6,14 @@ is atomic; reading believes nothing before its hash matched.
 
 from __future__ import annotations
 
-from edgeexit.bundle.layout import ARCHIVE_SUFFIX, CHECK_FILE, EXITS_FILE, file_entry, segment_path
+from edgeexit.bundle.layout import (
+    ARCHIVE_SUFFIX,
+    CHECK_FILE,
+    EXITS_FILE,
+    STATISTICS_FILE,
+    file_entry,
+    segment_path,
+)
 from edgeexit.bundle.reader import Bundle
 from edgeexit.bundle.writer import check_destination, write_bundle
 
@@ -14,6 +21,7 @@ __all__ = [
     "ARCHIVE_SUFFIX",
     "CHECK_FILE",
     "EXITS_FILE",
+    "STATISTICS_FILE",
     "Bundle",
     "check_destination",
     "file_entry",

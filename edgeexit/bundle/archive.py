@@ -12,9 +12,16 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 from edgeexit.bundle.files import read_exactly
-from edgeexit.bundle.layout import MANIFEST_FILE, MAX_MANIFEST_BYTES, check_content, names
+from edgeexit.bundle.layout import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    STATISTICS_FILE,
+    check_content,
+    check_streamed,
+    names,
+)
 from edgeexit.errors import BundleError
-from edgeexit.manifest import Manifest
+from edgeexit.manifest import FileEntry, Manifest
 
 __all__ = ["ARCHIVE_START", "MAX_ARCHIVE_BYTES", "ArchiveSource", "archive_size_bytes", "pack"]
 
@@ -86,7 +93,9 @@ class ArchiveSource:
         return data
 
     def contents(self, manifest: Manifest) -> dict[str, bytes]:
-        """Every listed file, hash-checked, by path. `manifest()` must have been called before.
+        """Every listed file, hash-checked, by path. Statistics are checked and not kept.
+
+        `manifest()` must have been called before.
 
         Raises:
             BundleError: Any byte of the archive differs from what the manifest and the contents imply.
@@ -103,14 +112,33 @@ class ArchiveSource:
         contents = {}
         for path in names(manifest)[1:]:
             header = read_exactly(self._descriptor, _LOCAL.size + len(path))
-            contents[path] = read_exactly(self._descriptor, sizes[path])
-            check_content(entries[path], contents[path])
-            if header != self._directory.add(path, zlib.crc32(contents[path]), sizes[path]):
+            if path == STATISTICS_FILE:
+                crc = check_streamed(entries[path], self._descriptor)
+            else:
+                contents[path] = read_exactly(self._descriptor, sizes[path])
+                check_content(entries[path], contents[path])
+                crc = zlib.crc32(contents[path])
+            if header != self._directory.add(path, crc, sizes[path]):
                 raise _foreign(path)
         expected = self._directory.close()
         if read_exactly(self._descriptor, len(expected) + 1) != expected:
             raise _foreign("the directory at its end")
         return contents
+
+    def read(self, manifest: Manifest, entry: FileEntry) -> bytes:
+        """One listed file, hash-checked. `manifest()` must have been called before.
+
+        Raises:
+            BundleError: It is not what the manifest says.
+        """
+        sizes = {MANIFEST_FILE: self._manifest_bytes, **{e.path: e.size_bytes for e in manifest.files()}}
+        order = names(manifest)
+        before = order[: order.index(entry.path)]
+        headers = sum(_LOCAL.size + len(name) for name in (*before, entry.path))
+        os.lseek(self._descriptor, headers + sum(sizes[name] for name in before), os.SEEK_SET)
+        data = read_exactly(self._descriptor, entry.size_bytes)
+        check_content(entry, data)
+        return data
 
 
 class _Directory:

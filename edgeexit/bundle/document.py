@@ -14,6 +14,13 @@ from edgeexit.manifest import FORMAT_NAME, FORMAT_VERSION, Manifest
 
 __all__ = ["PREFIX", "decode_manifest", "encode_manifest"]
 
+SINCE_VERSION_2 = {
+    "the manifest": frozenset({"statistics_file"}),
+    "calibration": frozenset({"delta", "budget", "unit", "method", "drift"}),
+    "a segment": frozenset({"features"}),
+}
+"""Keys by the object that has them."""
+
 PREFIX = b'{"sha256": "'
 _SEPARATOR = b'",\n'
 _DIGEST_END = len(PREFIX) + 64
@@ -56,8 +63,10 @@ def decode_manifest(data: bytes) -> Manifest:
     rest = _verified(data)
     try:
         _check_version(msgspec.json.decode(rest, type=_Version))
-        json.loads(rest, object_pairs_hook=_refuse_duplicates)
-        return _decode(rest)
+        document = json.loads(rest, object_pairs_hook=_refuse_duplicates)
+        manifest = _decode(rest)
+        _check_keys_of_version(manifest.version, document)
+        return manifest
     except _UNREADABLE as error:
         raise BundleError(f"{MANIFEST_FILE} is not a manifest of format version {FORMAT_VERSION}", got=error) from error
 
@@ -95,19 +104,35 @@ def _check_version(found: _Version) -> None:
         raise BundleError(
             f"{MANIFEST_FILE}: this bundle is of a newer format than this EdgeExit can read",
             got=f"format version {found.version}",
-            expected=f"format version {FORMAT_VERSION}",
+            expected=f"format version {FORMAT_VERSION} or less",
             remedy="upgrade with: pip install --upgrade edgeexit",
         )
-    if found.version != FORMAT_VERSION:
+    if found.version < 1:
         raise BundleError(
-            f"{MANIFEST_FILE}: no such format version", got=found.version, expected=f"format version {FORMAT_VERSION}"
+            f"{MANIFEST_FILE}: no such format version",
+            got=found.version,
+            expected=f"format version 1 to {FORMAT_VERSION}",
         )
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+def _check_keys_of_version(version: int, document: dict[str, Any]) -> None:
+    """Version 1 has none of the keys that came later; version 2 has all of them."""
+    objects = [("the manifest", document), ("calibration", document["calibration"])]
+    for where, found in [*objects, *(("a segment", segment) for segment in document["segments"])]:
+        later = SINCE_VERSION_2[where]
+        if later & found.keys() != (later if version > 1 else frozenset()):
+            raise BundleError(
+                f"{MANIFEST_FILE}: {where} does not have the keys of format version {version}",
+                got=", ".join(sorted(found)),
+                expected=("with " if version > 1 else "without ") + ", ".join(sorted(later)),
+            )
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
         raise BundleError(f"{MANIFEST_FILE}: a key is given twice", got=sorted(keys))
+    return dict(pairs)
 
 
 def _too_large(size_bytes: int) -> BundleError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 
+from edgeexit.bundle.files import read_exactly
 from edgeexit.errors import BundleError
 from edgeexit.manifest import FileEntry, Manifest
 
@@ -15,7 +17,9 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_MANIFEST_BYTES",
     "SEGMENTS_FOLDER",
+    "STATISTICS_FILE",
     "check_content",
+    "check_streamed",
     "file_entry",
     "names",
     "segment_path",
@@ -26,10 +30,13 @@ MANIFEST_FILE = "manifest.json"
 SEGMENTS_FOLDER = "segments"
 EXITS_FILE = "exits.safetensors"
 CHECK_FILE = "check.safetensors"
+STATISTICS_FILE = "statistics.safetensors"
 ARCHIVE_SUFFIX = ".eexit"
 
 MAX_MANIFEST_BYTES = 8 << 20
 MAX_FILE_BYTES = (1 << 31) - 1  # what a protobuf message can hold
+
+_PIECE_BYTES = 1 << 20
 
 
 def segment_path(index: int) -> str:
@@ -57,12 +64,29 @@ def check_content(entry: FileEntry, data: bytes) -> None:
     if found.size_bytes != entry.size_bytes:
         raise wrong_size(entry, found.size_bytes)
     if found.sha256 != entry.sha256:
-        raise BundleError(
-            f"{entry.path} does not match its hash, so it was altered or damaged",
-            got=f"sha256 {found.sha256}",
-            expected=f"sha256 {entry.sha256}",
-            remedy="copy or export the bundle again",
-        )
+        raise _wrong_hash(entry, found.sha256)
+
+
+def check_streamed(entry: FileEntry, descriptor: int) -> int:
+    """Refuse a file that is not what the manifest says, reading it piece by piece and keeping nothing.
+
+    Returns:
+        The CRC-32 of its bytes.
+
+    Raises:
+        BundleError: It ends early, or its hash differs.
+    """
+    digest, crc, left = hashlib.sha256(), 0, entry.size_bytes
+    while left:
+        piece = read_exactly(descriptor, min(left, _PIECE_BYTES))
+        if not piece:
+            raise wrong_size(entry, entry.size_bytes - left)
+        digest.update(piece)
+        crc = zlib.crc32(piece, crc)
+        left -= len(piece)
+    if digest.hexdigest() != entry.sha256:
+        raise _wrong_hash(entry, digest.hexdigest())
+    return crc
 
 
 def wrong_size(entry: FileEntry, size_bytes: int) -> BundleError:
@@ -71,5 +95,14 @@ def wrong_size(entry: FileEntry, size_bytes: int) -> BundleError:
         f"{entry.path} has the wrong size, so it was altered or cut short",
         got=f"{size_bytes} bytes",
         expected=f"{entry.size_bytes} bytes",
+        remedy="copy or export the bundle again",
+    )
+
+
+def _wrong_hash(entry: FileEntry, sha256: str) -> BundleError:
+    return BundleError(
+        f"{entry.path} does not match its hash, so it was altered or damaged",
+        got=f"sha256 {sha256}",
+        expected=f"sha256 {entry.sha256}",
         remedy="copy or export the bundle again",
     )

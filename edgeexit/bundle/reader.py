@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from edgeexit.bundle.archive import ArchiveSource
 from edgeexit.bundle.document import decode_manifest
 from edgeexit.bundle.folder import FolderSource
-from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE, MANIFEST_FILE, segment_path
+from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE, MANIFEST_FILE, STATISTICS_FILE, names, segment_path
 from edgeexit.bundle.validate import check_manifest
-from edgeexit.bundle.values import check_exits, check_golden
+from edgeexit.bundle.values import check_exits, check_golden, check_statistics
 from edgeexit.errors import BundleError
 from edgeexit.manifest import Manifest
 from edgeexit.policies import Policy, load_policy
@@ -39,6 +38,7 @@ class Bundle:
         manifest: What the bundle holds, checked.
         size_bytes: Bytes of all files; an archive's own headers are left out.
         contents: The bytes of every file but the manifest, by path; the very bytes that were hashed.
+            Those of `statistics.safetensors` are not kept: they are read, and hashed, again when asked for.
         exits: Tensors of exits.safetensors by name; read-only, finite.
     """
 
@@ -66,8 +66,8 @@ class Bundle:
             contents = source.contents(manifest)
             exits = load_tensors(contents[EXITS_FILE], EXITS_FILE)
             check_exits(manifest, exits)
-            size_bytes = len(document) + sum(map(len, contents.values()))
-            return cls(path, manifest, size_bytes, MappingProxyType(contents), exits)
+            size_bytes = len(document) + sum(entry.size_bytes for entry in manifest.files())
+            return cls(path, manifest, size_bytes, _Contents(path, manifest, contents), exits)
 
     def segment(self, index: int) -> bytes:
         """The ONNX graph of segment `index`, counted from 0."""
@@ -89,6 +89,21 @@ class Bundle:
             check_golden(self.manifest, tensors)
         return tensors
 
+    def statistics(self) -> dict[str, NDArray[Any]] | None:
+        """The tensors of statistics.safetensors, from which heads are updated; None where there are none.
+
+        They are read now, and may take many MB.
+
+        Raises:
+            BundleError: The file is gone or was changed, or a tensor does not fit the manifest.
+        """
+        if self.manifest.statistics_file is None:
+            return None
+        with _reporting(self.path):
+            tensors = load_tensors(self.contents[STATISTICS_FILE], STATISTICS_FILE)
+            check_statistics(self.manifest, tensors)
+        return tensors
+
     def policy(self) -> Policy:
         """The policy with the thresholds and tensors of this bundle.
 
@@ -97,6 +112,27 @@ class Bundle:
         """
         with _reporting(self.path):
             return load_policy(self.manifest, self.exits)
+
+
+class _Contents(Mapping[str, bytes]):
+    """Bytes by path: those that were read, and statistics, which are left where they are until somebody asks."""
+
+    def __init__(self, path: Path, manifest: Manifest, read: dict[str, bytes]) -> None:
+        self._path, self._manifest, self._read = path.absolute(), manifest, read
+
+    def __getitem__(self, name: str) -> bytes:
+        entry = self._manifest.statistics_file
+        if entry is None or name != entry.path:
+            return self._read[name]
+        with _reporting(self._path), _source(self._path) as source:
+            source.manifest()
+            return source.read(self._manifest, entry)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names(self._manifest)[1:])
+
+    def __len__(self) -> int:
+        return len(self._manifest.files())
 
 
 @contextmanager

@@ -6,9 +6,26 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE, MANIFEST_FILE, MAX_FILE_BYTES, segment_path
+from edgeexit.bundle.layout import (
+    CHECK_FILE,
+    EXITS_FILE,
+    MANIFEST_FILE,
+    MAX_FILE_BYTES,
+    STATISTICS_FILE,
+    segment_path,
+)
 from edgeexit.errors import BundleError
-from edgeexit.manifest import FORMAT_NAME, FORMAT_VERSION, ExitEntry, Manifest, Preprocessing, SegmentEntry, TensorSpec
+from edgeexit.manifest import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    CalibrationSummary,
+    DriftReference,
+    ExitEntry,
+    Manifest,
+    Preprocessing,
+    SegmentEntry,
+    TensorSpec,
+)
 from edgeexit.tensors import DTYPES, MAX_RANK
 
 __all__ = ["MAX_TENSOR_BYTES", "check_manifest", "policy_tensor_specs"]
@@ -25,8 +42,9 @@ def check_manifest(manifest: Manifest) -> None:
     Raises:
         BundleError: The message names the entry.
     """
-    if (manifest.format, manifest.version) != (FORMAT_NAME, FORMAT_VERSION):
-        _refuse("the format is not ours", f"{manifest.format!r} {manifest.version}", f"{FORMAT_NAME} {FORMAT_VERSION}")
+    if manifest.format != FORMAT_NAME or not 1 <= manifest.version <= FORMAT_VERSION:
+        expected = f"{FORMAT_NAME} 1 to {FORMAT_VERSION}"
+        _refuse("the format is not ours", f"{manifest.format!r} {manifest.version}", expected)
     if len(manifest.labels) < 2:
         _refuse("a classifier has at least two labels", f"{len(manifest.labels)} labels")
     if not manifest.segments:
@@ -55,6 +73,8 @@ def policy_tensor_specs(manifest: Manifest) -> dict[str, TensorSpec]:
 
 def _check_files(manifest: Manifest) -> None:
     expected = [*(segment_path(index) for index in range(len(manifest.segments))), EXITS_FILE, CHECK_FILE]
+    if manifest.statistics_file is not None:
+        expected.append(STATISTICS_FILE)
     for entry, path in zip(manifest.files(), expected, strict=True):
         if entry.path != path:
             _refuse("a file is not where the format puts it", repr(entry.path), path)
@@ -110,8 +130,15 @@ def _check_segment_names(where: str, segment: SegmentEntry) -> None:
     _check_specs(where, (*segment.inputs, *segment.policy_inputs, *segment.outputs))
     if not segment.logits:
         _refuse(f"{where} has no name for its logits")
-    if segment.logits in {spec.name for spec in (*segment.inputs, *segment.policy_inputs, *segment.outputs)}:
+    others = {spec.name for spec in (*segment.inputs, *segment.policy_inputs, *segment.outputs)}
+    if segment.logits in others:
         _refuse(f"{where} uses the name of its logits for another tensor too", repr(segment.logits))
+    if segment.features is not None:
+        _check_specs(where, (segment.features,))
+        if segment.features.name in {segment.logits, *others}:
+            _refuse(f"{where} uses the name of its features for another tensor too", repr(segment.features.name))
+        if segment.features.dtype != "float32" or len(segment.features.shape) != 1:
+            _refuse(f"{where} has unusable features", _describe(segment.features), "float32 of one axis")
 
 
 def _check_specs(where: str, specs: Sequence[TensorSpec]) -> None:
@@ -177,11 +204,42 @@ def _check_records(manifest: Manifest) -> None:
         _refuse("calibration.exit_shares needs one share per exit", list(record.exit_shares))
     _check_fractions("calibration.exit_shares", record.exit_shares)
     _check_fractions("calibration's accuracies", (record.accuracy, record.full_accuracy))
-    if not all(math.isfinite(value) and value >= 0 for value in (record.mean_cost, record.max_drop)):
-        _refuse("calibration.mean_cost and max_drop are unusable", (record.mean_cost, record.max_drop))
+    if not (math.isfinite(record.mean_cost) and record.mean_cost >= 0):
+        _refuse("calibration.mean_cost is unusable", record.mean_cost)
+    _check_goal(record)
+    if record.drift is not None:
+        _check_drift(record.drift, record.samples, len(manifest.exits))
     for source in manifest.provenance.sources:
         if "/" in source.name or "\\" in source.name:
             _refuse("provenance names a source with its folder", repr(source.name), "the name alone")
+
+
+def _check_goal(record: CalibrationSummary) -> None:
+    """Either a loss, perhaps with its δ, or a budget with its unit."""
+    if (record.max_drop is None) == (record.budget is None):
+        _refuse("calibration needs max_drop or budget, and not both", (record.max_drop, record.budget))
+    if (record.budget is None) != (record.unit is None):
+        _refuse("calibration.budget and unit go together", (record.budget, record.unit))
+    if record.delta is not None and (record.max_drop is None or not 0 < record.delta < 1):
+        _refuse("calibration.delta is unusable", record.delta, "a number between 0 and 1, beside max_drop")
+    for name, value in (("max_drop", record.max_drop), ("budget", record.budget)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            _refuse(f"calibration.{name} is unusable", value)
+    if record.method == "":
+        _refuse("calibration.method is empty")
+
+
+def _check_drift(reference: DriftReference, samples: int, exits: int) -> None:
+    """Bins for every exit, between rising edges, with all the samples in them."""
+    lengths = [(len(edges) + 1, len(counts)) for edges, counts in zip(reference.edges, reference.counts, strict=False)]
+    if len(reference.edges) != exits or len(reference.counts) != exits or any(a != b for a, b in lengths):
+        _refuse("calibration.drift needs edges, and counts one longer, for every exit")
+    for edges in reference.edges:
+        if not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
+            _refuse("calibration.drift has edges that do not rise", list(edges))
+    counts = [count for row in reference.counts for count in row]
+    if min(counts) < 0 or sum(counts) != samples or not 0 <= reference.agreeing <= samples:
+        _refuse("calibration.drift does not count the samples", f"{sum(counts)}, {reference.agreeing}", samples)
 
 
 def _check_fractions(what: str, values: Iterable[float]) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE
+from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE, STATISTICS_FILE
 from edgeexit.bundle.validate import policy_tensor_specs
 from edgeexit.errors import BundleError
 from edgeexit.manifest import Manifest
 
-__all__ = ["check_exits", "check_golden"]
+__all__ = ["check_exits", "check_golden", "check_statistics"]
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -55,6 +55,24 @@ def check_golden(manifest: Manifest, tensors: Tensors) -> None:
         values = tensors[name]
         if not ((values >= 0) & (values <= largest)).all():
             raise BundleError(f"{CHECK_FILE}: tensor {name!r} holds a value outside 0 to {largest}")
+
+
+def check_statistics(manifest: Manifest, tensors: Tensors) -> None:
+    """Refuse tensors of statistics.safetensors that are not those of this cascade's heads, or unusable.
+
+    Raises:
+        BundleError: The message names the tensor.
+    """
+    from edgeexit.heads.stored import statistics_shapes  # a device that only runs needs no closed forms
+
+    expected = statistics_shapes(manifest)
+    _check_names(STATISTICS_FILE, tensors, set(expected))
+    for name, (dtype, shape) in expected.items():
+        _check_array(STATISTICS_FILE, name, tensors[name], dtype, shape)
+        if not np.isfinite(tensors[name]).all():
+            raise BundleError(f"{STATISTICS_FILE}: tensor {name!r} holds NaN or infinity")
+        if name.startswith("counts.") and (tensors[name].min() < 0 or tensors[name].sum() <= 0):
+            raise BundleError(f"{STATISTICS_FILE}: tensor {name!r} holds no counts", expected="none below 0, one above")
 
 
 def _check_names(file: str, tensors: Tensors, expected: set[str]) -> None:

@@ -15,14 +15,15 @@ from edgeexit.bundle.layout import (
     EXITS_FILE,
     MANIFEST_FILE,
     SEGMENTS_FOLDER,
+    STATISTICS_FILE,
     check_content,
     names,
 )
 from edgeexit.bundle.staging import replace, staging_folder, sync_folder
 from edgeexit.bundle.validate import check_manifest
-from edgeexit.bundle.values import check_exits, check_golden
+from edgeexit.bundle.values import check_exits, check_golden, check_statistics
 from edgeexit.errors import BundleError, UsageError
-from edgeexit.manifest import Manifest
+from edgeexit.manifest import FORMAT_VERSION, Manifest
 from edgeexit.tensors import load_tensors
 
 __all__ = ["check_destination", "write_bundle"]
@@ -93,6 +94,8 @@ def check_destination(path: str | Path) -> Path:
 
 def _validated(manifest: Manifest, contents: Mapping[str, bytes]) -> bytes:
     """manifest.json's bytes, once everything that a reader checks was checked."""
+    if manifest.version != FORMAT_VERSION:
+        raise BundleError("only the newest format is written", got=manifest.version, expected=FORMAT_VERSION)
     document = encode_manifest(manifest)
     check_manifest(manifest)
     listed = {entry.path: entry for entry in manifest.files()}
@@ -106,6 +109,8 @@ def _validated(manifest: Manifest, contents: Mapping[str, bytes]) -> bytes:
         check_content(entry, contents[path])
     check_exits(manifest, load_tensors(contents[EXITS_FILE], EXITS_FILE))
     check_golden(manifest, load_tensors(contents[CHECK_FILE], CHECK_FILE))
+    if manifest.statistics_file is not None:
+        check_statistics(manifest, load_tensors(contents[STATISTICS_FILE], STATISTICS_FILE))
     return document
 
 
@@ -151,7 +156,7 @@ def _holds_folder(path: Path) -> bool:
     if not path.is_dir() or not _begins(path, MANIFEST_FILE, PREFIX):
         return False
     segments = path / SEGMENTS_FOLDER
-    ours = {MANIFEST_FILE, SEGMENTS_FOLDER, EXITS_FILE, CHECK_FILE}
+    ours = {MANIFEST_FILE, SEGMENTS_FOLDER, EXITS_FILE, CHECK_FILE, STATISTICS_FILE}
     return set(os.listdir(path)) <= ours and (
         not segments.is_dir() or all(name.endswith(".onnx") for name in os.listdir(segments))
     )

@@ -43,9 +43,9 @@ def inspect(bundle: str, as_json: bool) -> None:
 def describe(manifest: Manifest) -> dict[str, Any]:
     """The document of `edgeexit inspect --json`, apart from `bundle` and `size_bytes`.
 
-    Keys: format_version, labels, inputs, preprocessing, model, segments, exits, policy, calibration,
-    provenance. Every `*_share` is a fraction of the whole model, `boundary.input_ratio` of the bytes of
-    the model's inputs; a share of nothing is None. The last segment's boundary is empty.
+    Keys: format_version, labels, inputs, preprocessing, model, segments, exits, policy, statistics_bytes,
+    calibration, provenance. Every `*_share` is a fraction of the whole model, `boundary.input_ratio` of the
+    bytes of the model's inputs; a share of nothing is None. The last segment's boundary is empty.
     """
     model = {
         "macs": manifest.macs,
@@ -63,6 +63,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "segments": _segments(manifest, model),
         "exits": _exits(manifest, model),
         "policy": manifest.policy.name,
+        "statistics_bytes": None if manifest.statistics_file is None else manifest.statistics_file.size_bytes,
         "calibration": msgspec.to_builtins(manifest.calibration),
         "provenance": msgspec.to_builtins(manifest.provenance),
     }
@@ -165,9 +166,11 @@ def _show(document: dict[str, Any]) -> None:
         (
             "result",
             f"accuracy {calibration['accuracy']:.2%}, whole model {calibration['full_accuracy']:.2%} "
-            f"(allowed loss {calibration['max_drop']:.2%}), mean cost {calibration['mean_cost']:.3f} of it",
+            f"({_asked(calibration)}), mean cost {calibration['mean_cost']:.3f} of it",
         ),
     ]
+    if document["statistics_bytes"] is not None:
+        facts.append(("update", f"from {human_bytes(document['statistics_bytes'])} of statistics"))
     for name, value in facts:
         click.echo(f"{name:<8}{value}")
     click.echo()
@@ -200,6 +203,14 @@ def _segment_row(row: dict[str, Any]) -> tuple[str, ...]:
         _percent(crossing["bytes_share"]),
         "" if crossing["input_ratio"] is None else f"{crossing['input_ratio']:.2f}",
     )
+
+
+def _asked(calibration: dict[str, Any]) -> str:
+    if calibration["budget"] is not None:
+        unit = " ms" if calibration["unit"] == "ms" else ""
+        return f"budget {calibration['budget']:g}{unit}"
+    certainty = "" if calibration["delta"] is None else f", at most that with probability {1 - calibration['delta']:g}"
+    return f"allowed loss {calibration['max_drop']:.2%}{certainty}"
 
 
 def _exit_row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from edgeexit.policies.confidence import LogProbability as LogProbability
     from edgeexit.policies.confidence import Margin as Margin
     from edgeexit.policies.confusion import Confusion as Confusion
+    from edgeexit.policies.eenet import LearnedScheduler as LearnedScheduler
+    from edgeexit.policies.gate import LearnedGate as LearnedGate
     from edgeexit.policies.max_probability import MaxProbability as MaxProbability
     from edgeexit.policies.pooled import PooledProbability as PooledProbability
-    from edgeexit.policies.stacked import StackedProbability as StackedProbability
+    from edgeexit.policies.stacked import StackedMargin as StackedMargin
 
 __all__ = [
     "AUTO",
@@ -34,6 +36,8 @@ __all__ = [
     "Decision",
     "Either",
     "Entropy",
+    "LearnedGate",
+    "LearnedScheduler",
     "LogProbability",
     "Margin",
     "MaxProbability",
@@ -43,7 +47,7 @@ __all__ = [
     "PolicyRow",
     "PooledProbability",
     "Setting",
-    "StackedProbability",
+    "StackedMargin",
     "State",
     "Verdict",
     "Veto",

@@ -5,12 +5,13 @@ The evidence of an exit corrects that of the exits before it, class by class:
     l_k = max(log softmax(z_k / T_k), −12)
     a_0 = u_0 l_0 + W_0 l_0 + b_0
     a_k = u_k l_k + v_k ā_{k−1} + W_k l_k + V_k ā_{k−1} + b_k,    ā = max(log softmax(a), −12)
-    score = max softmax(a_k)
+    score = the largest probability of softmax(a_k) minus the second largest
 
-where z_k are exit k's logits. With W = V = b = 0 this is `pooled-probability`. The matrices learn which
-classes an exit mistakes for each other and which earlier exit knew better; they are fitted exit after
-exit by multinomial logistic regression whose ridge pulls them to zero (stacked generalisation,
-Wolpert 1992, in the order of the cascade). The answer is the evidence's, at the last exit as well.
+where z_k are exit k's logits. With W = V = b = 0 the evidence is that of `pooled-probability`. The
+matrices learn which classes an exit mistakes for each other and which earlier exit knew better; they
+are fitted exit after exit by multinomial logistic regression whose ridge pulls them to zero (stacked
+generalisation, Wolpert 1992, in the order of the cascade). The answer is the evidence's, at the last
+exit as well.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from edgeexit.policies.base import PLAIN, Decision, Setting, State, Verdict
 from edgeexit.policies.single import first_row
 from edgeexit.policies.stored import finite_tensor, positive_tensor
 
-__all__ = ["FLOOR", "StackedProbability", "log_softmax"]
+__all__ = ["FLOOR", "StackedMargin", "log_softmax"]
 
 FLOOR = -12.0
 """Least log-probability: what is less likely than 6e-6 counts as that."""
@@ -39,22 +40,22 @@ OFFSETS = "policy.offsets"
 
 
 @dataclass(frozen=True, eq=False)
-class StackedProbability:
+class StackedMargin:
     """See the module.
 
     Args:
         temperatures: One positive value per exit.
         weights: (E, 2C, C) float32: rows 0…C−1 are u I + W, rows C…2C−1 are v I + V (zero at exit 0).
         offsets: (E, C) float32, b.
-        thresholds: One value per exit, in probability; infinity where nobody leaves.
+        thresholds: One value per exit, a difference of probabilities; infinity where nobody leaves.
     """
 
     temperatures: tuple[float, ...]
     weights: NDArray[np.float32]
     offsets: NDArray[np.float32]
     thresholds: tuple[float, ...]
-    name: str = "stacked-probability"
-    criterion: str = "stacked-probability"
+    name: str = "stacked-margin"
+    criterion: str = "stacked-margin"
 
     @cached_property
     def _scales(self) -> tuple[np.float32, ...]:
@@ -78,7 +79,7 @@ class StackedProbability:
         decision, state = self._judge(exit_index, evidence)
         return first_row(decision), state
 
-    def with_thresholds(self, thresholds: tuple[float, ...]) -> StackedProbability:
+    def with_thresholds(self, thresholds: tuple[float, ...]) -> StackedMargin:
         """See `Policy.with_thresholds`."""
         return replace(self, thresholds=thresholds)
 
@@ -97,7 +98,7 @@ class StackedProbability:
     @classmethod
     def fit(
         cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting = PLAIN
-    ) -> StackedProbability:
+    ) -> StackedMargin:
         """Fit on cached logits, E arrays of shape (n, C), with labels (n,); nobody leaves yet."""
         from edgeexit.policies.stacking import fit_stack
 
@@ -105,7 +106,7 @@ class StackedProbability:
         return cls(stack.temperatures, stack.weights, stack.offsets, (float("inf"),) * len(logits))
 
     @classmethod
-    def load(cls, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> StackedProbability:
+    def load(cls, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> StackedMargin:
         """Rebuild the policy from a bundle's tensors.
 
         Raises:
@@ -132,10 +133,12 @@ class StackedProbability:
     def _judge(self, exit_index: int, evidence: NDArray[np.float32]) -> tuple[Decision, State]:
         label = evidence.argmax(axis=1)
         probability = np.exp(evidence[np.arange(len(label)), label])
-        leave = probability >= np.float32(self.thresholds[exit_index])
+        second = np.exp(np.partition(evidence, -2, axis=1)[:, -2]) if evidence.shape[1] > 1 else np.float32(0)
+        score = probability - second
+        leave = score >= np.float32(self.thresholds[exit_index])
         if exit_index == len(self.thresholds) - 1:
             leave = np.ones(len(label), dtype=bool)
-        return Decision(probability, probability, label, leave), (evidence,)
+        return Decision(score, probability, label, leave), (evidence,)
 
 
 def log_softmax(logits: NDArray[Floating]) -> NDArray[Floating]:

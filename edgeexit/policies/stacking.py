@@ -1,4 +1,4 @@
-"""Fitting `StackedProbability`: one ridge logistic regression an exit, in the order of the cascade."""
+"""Fitting `StackedMargin`: one ridge logistic regression an exit, in the order of the cascade."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS_PER_CLASS = 20
 
 
 class Stack(NamedTuple):
-    """What `StackedProbability` is made of: temperatures, weights (E, 2C, C) and offsets (E, C)."""
+    """What `StackedMargin` is made of: temperatures, weights (E, 2C, C) and offsets (E, C)."""
 
     temperatures: tuple[float, ...]
     weights: NDArray[np.float32]

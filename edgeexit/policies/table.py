@@ -54,11 +54,19 @@ POLICIES: dict[str, PolicyRow] = {
     "confusion": PolicyRow(
         "edgeexit.policies.confusion:Confusion", "geometric", "Shallow-Deep Networks, Kaya et al. 2019"
     ),
+    "gate": PolicyRow("edgeexit.policies.gate:LearnedGate", "common", "BWDS, Bolukbasi et al. 2017", uses_budget=True),
+    "eenet": PolicyRow(
+        "edgeexit.policies.eenet:LearnedScheduler",
+        "assignment",
+        "EENet, Ilhan et al. 2024",
+        uses_budget=True,
+        random=True,
+    ),
     "pooled-probability": PolicyRow("edgeexit.policies.pooled:PooledProbability", "joint", "EdgeExit"),
-    "stacked-probability": PolicyRow("edgeexit.policies.stacked:StackedProbability", "joint", "EdgeExit"),
+    "stacked-margin": PolicyRow("edgeexit.policies.stacked:StackedMargin", "joint", "EdgeExit"),
 }
 
-AUTO = ("max-probability", "pooled-probability", "stacked-probability")
+AUTO = ("max-probability", "pooled-probability", "stacked-margin")
 """What "auto" chooses from: the cheapest on the calibration split is taken."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.thresholds.cuts import allowed_cuts, cut
 from edgeexit.thresholds.goals import Budget, Goal
 from edgeexit.thresholds.material import Material, Outcome, exits_taken, measure
 
@@ -36,7 +37,9 @@ def fit_joint(material: Material, goal: Goal) -> NDArray[np.float64]:
     """
     goal.check_reachable(material)
     search = _Search(material, goal)
-    starts = [search.nobody, search.everybody, *search.along_the_weights()]
+    starts = [search.nobody, *search.along_the_weights()]
+    if isinstance(goal, Budget):
+        starts += search.everybody_at_one_exit()
     finished = [search.use_up(start) for start in starts]
     best = finished[0]
     for thresholds in finished[1:]:
@@ -55,14 +58,18 @@ class _Search:
         self.exits, self.samples = material.exits, material.samples
         self.order = [np.argsort(-self.score[k], kind="stable") for k in range(self.exits - 1)]
         self.sorted = [self.score[k][order] for k, order in enumerate(self.order)]
-        # A threshold can only fall between different scores: positions 0 (nobody) … N (everybody).
-        self.allowed = [np.concatenate([[True], s[:-1] != s[1:], [True]]) for s in self.sorted]
+        self.allowed = [allowed_cuts(descending) for descending in self.sorted]
         self.cost_step = measure(material, np.full(self.exits - 1, np.inf)).cost_step
         self.nobody = np.full(self.exits - 1, np.inf)
-        self.everybody = self.nobody.copy()
-        cheapest = int(self.costs.argmin())
-        if cheapest < self.exits - 1:
-            self.everybody[cheapest] = self.threshold(cheapest, self.samples)
+
+    def everybody_at_one_exit(self) -> list[NDArray[np.float64]]:
+        """For each exit but the last, thresholds with which all that get there leave, and nobody before."""
+        starts = []
+        for k in range(self.exits - 1):
+            thresholds = self.nobody.copy()
+            thresholds[k] = self.threshold(k, self.samples)
+            starts.append(thresholds)
+        return starts
 
     def along_the_weights(self) -> list[NDArray[np.float64]]:
         """Minima of cost + weight · loss for weights close to where the goal is just met."""
@@ -132,13 +139,7 @@ class _Search:
 
     def threshold(self, k: int, position: int) -> float:
         """The threshold that lets the first `position` samples, by score, leave at exit k."""
-        if position == 0:
-            return float("inf")
-        last_in = self.sorted[k][position - 1]
-        if position == self.samples:
-            return float(last_in)
-        middle = np.float32((float(last_in) + float(self.sorted[k][position])) / 2)
-        return float(middle if middle > self.sorted[k][position] else last_in)
+        return cut(self.sorted[k], position)
 
     def _arrive(self, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which samples get as far as each exit, shape (E, N)."""

@@ -20,12 +20,15 @@ class Material:
             model's.
         reference: (N,), whether the whole model is right. Without labels: all True.
         costs: (E,), everything spent until each exit answers, any unit.
+        shares: (E,), the part of the samples that a learned scheduler assigns to each exit; None
+            where the policy assigns nothing.
     """
 
     score: NDArray[np.float32]
     correct: NDArray[np.bool_]
     reference: NDArray[np.bool_]
     costs: NDArray[np.float64]
+    shares: NDArray[np.float64] | None = None
 
     @property
     def exits(self) -> int:
@@ -39,7 +42,7 @@ class Material:
 
     def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> Material:
         """The same for some of the samples."""
-        return Material(self.score[:, chosen], self.correct[:, chosen], self.reference[chosen], self.costs)
+        return Material(self.score[:, chosen], self.correct[:, chosen], self.reference[chosen], self.costs, self.shares)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,12 @@ class MethodRow(NamedTuple):
 
 METHODS: dict[str, MethodRow] = {
     "joint": MethodRow("edgeexit.thresholds.joint:fit_joint", "EdgeExit"),
+    "risk": MethodRow("edgeexit.thresholds.risk:fit_risk", "EdgeExit"),
+    "common": MethodRow("edgeexit.thresholds.common:fit_common", "BWDS, Bolukbasi et al. 2017, and others"),
+    "geometric": MethodRow("edgeexit.thresholds.geometric:fit_geometric", "MSDNet, Huang et al. 2018"),
+    "bisection": MethodRow("edgeexit.thresholds.bisection:fit_bisection", "E2CM, Görmez et al. 2022"),
+    "assignment": MethodRow("edgeexit.thresholds.assignment:fit_assignment", "EENet algorithm 1, Ilhan et al. 2024"),
+    "tolerance": MethodRow("edgeexit.thresholds.tolerance:fit_tolerance", "SelfXit, 2024"),
 }
 
 

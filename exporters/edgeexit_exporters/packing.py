@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.bundle import CHECK_FILE, EXITS_FILE, file_entry, segment_path
+from edgeexit.bundle import CHECK_FILE, EXITS_FILE, STATISTICS_FILE, file_entry, segment_path
 from edgeexit.data import Dataset
+from edgeexit.drift import drift_reference
 from edgeexit.errors import ModelError
 from edgeexit.manifest import (
     FORMAT_NAME,
@@ -33,7 +34,7 @@ from edgeexit_exporters.graph import Graph
 from edgeexit_exporters.loading import Prepared
 from edgeexit_exporters.macs import count_params
 from edgeexit_exporters.sources import Source
-from edgeexit_exporters.split import Segment
+from edgeexit_exporters.split import HeadNodes, Segment
 
 __all__ = ["Calibrated", "golden_samples", "pack"]
 
@@ -117,11 +118,13 @@ def pack(
     """The manifest and the bytes of every other file."""
     analysis, policy = prepared.analysis, cascade.policy
     tensors: dict[str, NDArray[Any]] = dict(policy.tensors())
+    statistics: dict[str, NDArray[Any]] = {}
     contents: dict[str, bytes] = {}
     segments, exits = [], []
     for k, segment in enumerate(cascade.segments):
         contents[segment_path(k)] = segment.model.SerializeToString(deterministic=True)
         tensors |= segment.exit.head.policy
+        statistics |= {f"{word}.{k}": array for word, array in segment.exit.head.statistics.items()}
         segments.append(_segment_entry(analysis, segment, segment_path(k), contents[segment_path(k)]))
         threshold = policy.thresholds[k]
         exits.append(
@@ -136,6 +139,8 @@ def pack(
         )
     contents[EXITS_FILE] = save_tensors(tensors)
     contents[CHECK_FILE] = save_tensors(golden)
+    if statistics:
+        contents[STATISTICS_FILE] = save_tensors(statistics)
     manifest = Manifest(
         format=FORMAT_NAME,
         version=FORMAT_VERSION,
@@ -151,6 +156,7 @@ def pack(
         provenance=_provenance(prepared.sources),
         exits_file=file_entry(EXITS_FILE, contents[EXITS_FILE]),
         check_file=file_entry(CHECK_FILE, contents[CHECK_FILE]),
+        statistics_file=file_entry(STATISTICS_FILE, contents[STATISTICS_FILE]) if statistics else None,
     )
     return manifest, contents
 
@@ -167,11 +173,18 @@ def _segment_entry(analysis: Analysis, segment: Segment, path: str, data: bytes)
         policy_inputs=tuple(TensorSpec(name=n, dtype=t.dtype.name, shape=t.shape) for n, t in head.policy.items()),
         outputs=tuple(map(spec, segment.outputs)),
         logits=head.logits,
+        features=_features(head),
         macs=analysis.spent(segment.nodes),
         params=count_params(Graph(segment.model)),
         head_macs=head.macs,
         head_params=head.params,
     )
+
+
+def _features(head: HeadNodes) -> TensorSpec | None:
+    if head.features is None:
+        return None
+    return TensorSpec(name=head.features, dtype="float32", shape=(head.feature_length,))
 
 
 def _summary(cascade: Calibrated, analysis: Analysis, max_drop: float, labels: str) -> CalibrationSummary:
@@ -186,6 +199,7 @@ def _summary(cascade: Calibrated, analysis: Analysis, max_drop: float, labels: s
         accuracy=float((answers.label == cascade.labels).mean()),
         mean_cost=float(cascade.costs[answers.exit].mean()) / analysis.whole_macs,
         exit_shares=tuple(map(float, answers.shares(len(cascade.segments)))),
+        drift=drift_reference(cascade.policy, cascade.logits),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +31,10 @@ class HeadNodes:
         initializers: Constants of the head's arithmetic (no learned values).
         logits: The output, float32 of shape (batch, classes).
         macs: MACs of one sample.
+        features: The tensor, float32 of shape (batch, feature_length), from which `policy` gives the logits;
+            None for logits that the model brings.
+        feature_length: D, its length.
+        statistics: What `policy` can be continued from, if anything; see `HeadStatistics.stored`.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -38,6 +43,9 @@ class HeadNodes:
     policy: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     initializers: tuple[onnx.TensorProto, ...] = ()
     macs: int = 0
+    features: str | None = None
+    feature_length: int = 0
+    statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def params(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.bundle import Bundle
-from edgeexit.errors import UsageError
-from edgeexit.manifest import Manifest
+from edgeexit.errors import DataError, UsageError
+from edgeexit.manifest import Manifest, SegmentEntry
 from edgeexit.policies import Policy
-from edgeexit_runtime.answers import Answer, Answers, Resolved
+from edgeexit_runtime.answers import Answer, Answers, Insight, Resolved
 from edgeexit_runtime.backends import Backend, Handle, Lane, Segment, SessionSettings, load_backend
 from edgeexit_runtime.batches import Batch, BatchChecker
 from edgeexit_runtime.compaction import compact, split
+from edgeexit_runtime.tap import tapped_entry, tapped_graph
 from edgeexit_runtime.wiring import wire
 
 __all__ = ["Cascade"]
@@ -36,6 +37,7 @@ class Cascade:
         backend: Where the segments were opened.
         segments: The first K of the manifest's segments. If that is not all of them, samples that
             are unresolved after the last get its answer, marked as degraded.
+        tapped: Whether the segments hand out features, as a last output.
 
     Attributes:
         manifest: As given.
@@ -47,15 +49,25 @@ class Cascade:
         UsageError: There are no segments, or more than the manifest lists.
     """
 
-    def __init__(self, manifest: Manifest, policy: Policy, backend: Backend, segments: Sequence[Segment]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        policy: Policy,
+        backend: Backend,
+        segments: Sequence[Segment],
+        *,
+        tapped: bool = False,
+    ) -> None:
         _check_count(len(segments), manifest)
         self.manifest = manifest
         self.policy = policy
         self.exits = len(segments)
         self._backend = backend
+        self._tapped = tapped
+        self._entries = _entries(manifest, self.exits, tapped)
         self._lanes: list[Lane] = []
         self._checker = BatchChecker(manifest.inputs)
-        self._stages = tuple(zip(segments, wire(manifest.inputs, manifest.segments[: self.exits]), strict=True))
+        self._stages = tuple(zip(segments, wire(manifest.inputs, self._entries), strict=True))
         self._reason = (
             f"this tier runs {self.exits} of {len(manifest.segments)} segments and none of its exits was sure"
             if self.exits < len(manifest.segments)
@@ -71,6 +83,7 @@ class Cascade:
         threads: int | None = None,
         backend: str | Backend = "onnxruntime",
         upto: int | None = None,
+        tapped: bool = False,
     ) -> Cascade:
         """Open a bundle.
 
@@ -80,6 +93,8 @@ class Cascade:
             threads: CPU threads that one operator may use; the target's when None, else 1.
             backend: A backend's name, or a backend.
             upto: Run only the first K segments; all of them when None.
+            tapped: Let the segments hand out what the exits' heads read, for `insight`. It costs `run` a
+                copy of them.
 
         Raises:
             BundleError: The bundle is incomplete, altered or malformed.
@@ -94,12 +109,35 @@ class Cascade:
         _check_count(count, manifest)
         graphs = [opened.segment(k) for k in reversed(range(count))]
         del opened  # and let go of each graph as soon as it is open: its bytes are needed once
-        segments = [engine.open(graphs.pop(), entry, tensors, settings) for entry in manifest.segments[:count]]
-        return cls(manifest, policy, engine, segments)
+        segments = [
+            engine.open(tapped_graph(graphs.pop(), entry) if tapped else graphs.pop(), entry, tensors, settings)
+            for entry in _entries(manifest, count, tapped)
+        ]
+        return cls(manifest, policy, engine, segments, tapped=tapped)
 
     def with_policy(self, policy: Policy) -> Cascade:
         """The same segments under another policy, or other thresholds. Nothing is opened again."""
-        return Cascade(self.manifest, policy, self._backend, [segment for segment, _ in self._stages])
+        segments = [segment for segment, _ in self._stages]
+        return Cascade(self.manifest, policy, self._backend, segments, tapped=self._tapped)
+
+    def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Cascade:
+        """The same segments with other tensors for some heads. Nothing is opened again.
+
+        This cascade stays as it is, so other threads may go on with it.
+
+        Args:
+            tensors: By their names in `exits.safetensors`. For each segment all of its policy inputs, or none.
+
+        Raises:
+            BundleError: A tensor is missing, or has another dtype or shape than the manifest says.
+        """
+        segments = [
+            self._backend.rebound(segment, entry, tensors)
+            if any(spec.name in tensors for spec in entry.policy_inputs)
+            else segment
+            for (segment, _), entry in zip(self._stages, self._entries, strict=True)
+        ]
+        return Cascade(self.manifest, self.policy, self._backend, segments, tapped=self._tapped)
 
     def run(self, batch: Batch) -> Answers:
         """Answer a batch of any size, also of none.
@@ -152,14 +190,36 @@ class Cascade:
         arrays, n = self._checker.check(batch)
         if n == 0:
             return np.zeros((self.exits, 0, len(self.manifest.labels)), np.float32)
+        return np.stack([logits for _, logits in self._all_the_way(arrays)])
+
+    def insight(self, batch: Batch) -> Insight:
+        """What every exit's head read and said, with nobody leaving.
+
+        Raises:
+            DataError: A name, dtype or shape differs from the manifest, or there are no samples.
+            BackendError: The device failed.
+            UsageError: The cascade was not opened with `tapped=True`.
+        """
+        if not self._tapped:
+            raise UsageError("this cascade keeps its features inside", remedy="Cascade.open(…, tapped=True)")
+        arrays, n = self._checker.check(batch)
+        if n == 0:
+            raise DataError("there are no samples", got="a batch of 0")
+        features, logits = zip(*self._all_the_way(arrays), strict=True)
+        return Insight(features, np.stack(logits))
+
+    def _all_the_way(
+        self, arrays: Sequence[NDArray[Any]]
+    ) -> Iterator[tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
+        """Every exit's features, where they come out, and logits, with nobody leaving."""
         tensors: list[Handle] = [self._backend.to_device(array) for array in arrays]
-        gathered = []
-        for segment, step in self._stages:
+        for (segment, step), entry in zip(self._stages, self._entries, strict=True):
             outputs, logits = segment.run(step.inputs(tensors))
-            gathered.append(logits)
+            comes_out = self._tapped and entry.features is not None
+            features = self._backend.to_host(outputs[-1]) if comes_out else None
             tensors = step.carry(tensors, outputs)
             del outputs
-        return np.stack(gathered)
+            yield features, logits
 
     def _resolve_one(self, arrays: Sequence[NDArray[Any]], index: int) -> Answer:
         """The answer to a single sample, the way that makes the least of everything around the segments."""
@@ -168,7 +228,7 @@ class Cascade:
         except IndexError:  # all in use by other threads, or none made yet
             lane = self._backend.lane(
                 [segment for segment, _ in self._stages],
-                self.manifest.segments[: self.exits],
+                self._entries,
                 self.manifest.inputs,
                 len(self.manifest.labels),
             )
@@ -205,6 +265,11 @@ class Cascade:
                 gone, stay = split(decision.leave)
                 yield Resolved.some(k, rows, decision, gone)
                 tensors, state, rows = compact(self._backend, tensors, state, rows, stay)
+
+
+def _entries(manifest: Manifest, count: int, tapped: bool) -> tuple[SegmentEntry, ...]:
+    entries = manifest.segments[:count]
+    return tuple(map(tapped_entry, entries)) if tapped else entries
 
 
 def _check_count(segments: int, manifest: Manifest) -> None:

@@ -1,14 +1,15 @@
-"""The stored bytes of format version 1, literally. If one of these fails, the format has changed."""
+"""The stored bytes of the format, literally: version 2, and version 1, which is still read. If one of these fails, the format has changed."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.bundles import bundle_parts, opens, signed, write_small
-from edgeexit.bundle import Bundle
+from edgeexit.bundle import Bundle, write_bundle
 from edgeexit.bundle.archive import pack
 from edgeexit.bundle.document import encode_manifest
 from edgeexit.errors import BundleError
@@ -54,9 +55,9 @@ CHECK = (
 )
 
 MANIFEST = """\
-{"sha256": "71fca5fe7b731532f8da1f503227920c02baa6bbcdde45044812ec46228d3542",
+{"sha256": "38ac83d4106f4f05a53beb521362a3a310c5fbe2da76a3f2d969e1551642a9db",
   "format": "edgeexit-bundle",
-  "version": 1,
+  "version": 2,
   "labels": [
     "cat",
     "dog",
@@ -98,6 +99,7 @@ MANIFEST = """\
       "policy_inputs": [],
       "outputs": [],
       "logits": "logits.0",
+      "features": null,
       "macs": 100,
       "params": 10,
       "head_macs": 0,
@@ -127,12 +129,17 @@ MANIFEST = """\
     "held_out": true,
     "labels": "data",
     "max_drop": 0.01,
+    "delta": null,
+    "budget": null,
+    "unit": null,
+    "method": null,
     "full_accuracy": 0.875,
     "accuracy": 0.875,
     "mean_cost": 0.5,
     "exit_shares": [
       1.0
-    ]
+    ],
+    "drift": null
   },
   "provenance": {
     "edgeexit": "0",
@@ -156,16 +163,30 @@ MANIFEST = """\
     "path": "check.safetensors",
     "sha256": "f20ba0da48200714436a27c913512b6746ff6c6a5ffb22075c159c51e4d979c8",
     "size_bytes": 424
-  }
+  },
+  "statistics_file": null
 }
 """
 
-ARCHIVE_SHA256 = "18d43eab58ed9b8483d8333a20e1e425284e4f1aa366efc558ff9d400c97e55f"
+ARCHIVE_SHA256 = "4fad140c7d62b8e47575232b63fef518d4622fbcf44fd9e8b27f5fa518cb71f0"
+
+
+VERSION_1_SHA256 = "71fca5fe7b731532f8da1f503227920c02baa6bbcdde45044812ec46228d3542"
+VERSION_1 = signed(
+    MANIFEST.partition("\n")[2]
+    .replace('"version": 2', '"version": 1')
+    .replace('    "delta": null,\n    "budget": null,\n    "unit": null,\n    "method": null,\n', "")
+    .replace(',\n    "drift": null\n', "\n")
+    .replace('      "features": null,\n', "")
+    .replace(',\n  "statistics_file": null\n', "\n")
+    .encode()
+)
+"""The manifest as version 1 wrote it."""
 
 
 @pytest.fixture
 def golden(tmp_path: Path) -> Path:
-    """The folder of version 1, from nothing but the literals above."""
+    """The folder of version 2, from nothing but the literals above."""
     (tmp_path / "segments").mkdir()
     (tmp_path / "manifest.json").write_bytes(MANIFEST.encode())
     (tmp_path / "segments/00.onnx").write_bytes(b"graph 0")
@@ -175,12 +196,26 @@ def golden(tmp_path: Path) -> Path:
 
 
 def test_the_version_is_the_one_these_bytes_are_of() -> None:
-    assert FORMAT_VERSION == 1
+    assert FORMAT_VERSION == 2
 
 
-def test_a_bundle_of_version_1_opens(golden: Path) -> None:
+def test_a_bundle_of_this_version_opens(golden: Path) -> None:
     assert opens(golden)
     assert Bundle.open(golden).manifest == bundle_parts(segments=1)[0]
+
+
+def test_a_bundle_of_version_1_still_opens_and_says_what_it_said(golden: Path) -> None:
+    assert VERSION_1[12:76].decode() == VERSION_1_SHA256
+    (golden / "manifest.json").write_bytes(VERSION_1)
+    assert opens(golden)
+    newest, _ = bundle_parts(segments=1)
+    assert Bundle.open(golden).manifest == msgspec.structs.replace(newest, version=1)
+
+
+def test_a_bundle_of_version_1_is_not_written_any_more(golden: Path, tmp_path: Path) -> None:
+    manifest, contents = bundle_parts(segments=1)
+    with pytest.raises(BundleError, match="only the newest format is written"):
+        write_bundle(tmp_path / "old", msgspec.structs.replace(manifest, version=1), contents)
 
 
 def test_the_manifests_bytes_are_the_documented_ones() -> None:
@@ -202,7 +237,7 @@ def test_a_whole_archive_has_the_known_hash(tmp_path: Path) -> None:
 
 
 def test_the_next_version_is_refused_with_the_way_to_upgrade(golden: Path) -> None:
-    later = MANIFEST.partition("\n")[2].replace('"version": 1', '"version": 2')
+    later = MANIFEST.partition("\n")[2].replace('"version": 2', '"version": 3')
     (golden / "manifest.json").write_bytes(signed(later.encode()))
     with pytest.raises(BundleError, match=r"manifest\.json(.|\n)*newer format(.|\n)*upgrade"):
         Bundle.open(golden)

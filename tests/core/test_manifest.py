@@ -53,7 +53,7 @@ def test_the_file_is_one_json_document_with_its_digest_first() -> None:
 
 
 def test_the_digest_stands_where_the_format_puts_it() -> None:
-    assert re.match(rb'\{"sha256": "[0-9a-f]{64}",\n  "format": "edgeexit-bundle",\n  "version": 1,\n', BYTES)
+    assert re.match(rb'\{"sha256": "[0-9a-f]{64}",\n  "format": "edgeexit-bundle",\n  "version": 2,\n', BYTES)
 
 
 def test_the_order_of_tools_does_not_change_the_bytes() -> None:
@@ -88,13 +88,26 @@ def test_nesting_without_end_is_refused() -> None:
 
 
 def test_the_next_version_is_refused_with_the_way_to_upgrade() -> None:
-    with pytest.raises(BundleError, match=r"newer format(.|\n)*version 2(.|\n)*pip install --upgrade edgeexit"):
+    with pytest.raises(BundleError, match=r"newer format(.|\n)*version 3(.|\n)*pip install --upgrade edgeexit"):
         decode_manifest(altered(version=FORMAT_VERSION + 1))
 
 
 def test_a_newer_version_is_named_as_such_whatever_else_changed() -> None:
     with pytest.raises(BundleError, match="newer format"):
         decode_manifest(signed(b'"format": "edgeexit-bundle", "version": 7, "segments": "elsewhere"}'))
+
+
+def test_a_key_of_version_2_is_refused_in_version_1() -> None:
+    with pytest.raises(BundleError, match="keys of format version 1"):
+        decode_manifest(altered(version=1))
+
+
+@pytest.mark.parametrize("name", ["delta", "budget", "unit", "method", "drift"])
+def test_a_missing_key_of_version_2_is_refused(name: str) -> None:
+    document = json.loads(b"{" + REST)
+    del document["calibration"][name]
+    with pytest.raises(BundleError, match="keys of format version 2"):
+        decode_manifest(signed(json.dumps(document).removeprefix("{").encode()))
 
 
 @pytest.mark.parametrize("version", [0, -1])
@@ -123,7 +136,7 @@ def test_an_unknown_key_is_refused_in_every_object(name: str) -> None:
 def test_a_missing_key_is_refused(name: str) -> None:
     document = json.loads(b"{" + REST)
     del document[name]
-    with pytest.raises(BundleError, match=f"missing required field `{name}`"):
+    with pytest.raises(BundleError, match=f"missing required field `{name}`|expected: with {name}"):
         decode_manifest(signed(json.dumps(document).removeprefix("{").encode()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,7 @@ def test_means_of_batches_are_the_means_of_the_whole(seed: int, n: int, size: in
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), n=st.sampled_from([10, 300, 5000]), offset=st.sampled_from([0.0, 1000.0]))
-def test_the_covariance_is_that_within_the_classes_even_far_from_zero(seed: int, n: int, offset: float) -> None:
+def test_the_scatter_is_that_within_the_classes_even_far_from_zero(seed: int, n: int, offset: float) -> None:
     features, labels = samples(seed, n, offset)
     scatter = Scatter(CLASSES, FEATURES)
     for start in range(0, n, 700):
@@ -40,15 +41,17 @@ def test_the_covariance_is_that_within_the_classes_even_far_from_zero(seed: int,
         [features[labels == k].mean(axis=0) if (labels == k).any() else np.zeros(FEATURES) for k in range(CLASSES)]
     )
     residual = (features - means[labels]).astype(np.float64)
-    np.testing.assert_allclose(scatter.covariance(), residual.T @ residual / n, atol=2e-3)
+    np.testing.assert_allclose(scatter.scatter() / n, residual.T @ residual / n, atol=2e-3)
 
 
-def test_rms_distances_are_those_of_all_samples_to_each_mean() -> None:
-    features, labels = samples(0, 500)
+def test_the_spread_is_the_mean_squared_distance_to_the_centre() -> None:
+    features, labels = samples(0, 500, offset=100.0)
     sums = ClassSums(CLASSES, FEATURES)
-    sums.add(features, labels)
-    distances = np.linalg.norm(features[:, None] - sums.means(), axis=2)
-    np.testing.assert_allclose(sums.rms_distances(), np.sqrt((distances**2).mean(axis=0)), rtol=1e-4)
+    for start in range(0, 500, 60):
+        sums.add(features[start : start + 60], labels[start : start + 60])
+    np.testing.assert_allclose(sums.centre(), features.mean(axis=0), rtol=1e-6)
+    distances = np.linalg.norm(features.astype(np.float64) - features.mean(axis=0, dtype=np.float64), axis=1)
+    assert sums.spread() == pytest.approx((distances**2).mean(), rel=1e-4)
 
 
 def test_a_class_without_samples_has_the_overall_mean() -> None:

@@ -37,7 +37,19 @@ COMMANDS = Commands(
     "edgeexit",
     installed=lambda: {
         name: EntryPoint(name, f"edgeexit_runtime.commands.{name}:{command}", "edgeexit.commands")
-        for name, command in {"bench": "bench", "eval": "eval_command", "run": "run", "verify": "verify"}.items()
+        for name, command in {
+            "bench": "bench",
+            "compare": "compare_command",
+            "drift": "drift",
+            "eval": "eval_command",
+            "report": "report",
+            "install": "install",
+            "rollback": "rollback",
+            "run": "run",
+            "tune": "tune",
+            "update": "update",
+            "verify": "verify",
+        }.items()
     },
 )
 """The runtime's commands, installed or not."""

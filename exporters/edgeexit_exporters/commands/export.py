@@ -82,6 +82,12 @@ NUMBERS = _Numbers()
     "--means-kib", type=click.FloatRange(min=0.1), default=64.0, show_default=True, help="KiB of class means an exit."
 )
 @click.option(
+    "--updatable",
+    is_flag=True,
+    help="Keep what edgeexit update needs for Gaussian exits: 2 D² bytes for an exit of D features, 3.3 MB for 1280. "
+    "Class-means exits can be updated in any case.",
+)
+@click.option(
     "--policy",
     type=click.Choice(["auto", *POLICIES]),
     default="auto",
@@ -115,6 +121,7 @@ def export(
     size: tuple[float, ...] | None,
     target: str | None,
     means_kib: float,
+    updatable: bool,
     policy: str,
     min_gain: float,
     threads: int,
@@ -139,7 +146,7 @@ def export(
     """
     settings = ExportSettings(
         exits=exits,
-        head=HeadSettings(kind=head, means_bytes=int(means_kib * 1024)),
+        head=HeadSettings(kind=head, means_bytes=int(means_kib * 1024), updatable=updatable),
         max_drop=max_drop,
         labels=labels,
         mean=mean,

@@ -23,11 +23,14 @@ class HeadSettings:
         kind: "gaussian" or "class-means".
         means_bytes: Memory for the class means of one exit, in bytes (class-means heads).
         max_features: Most features of one exit (Gaussian heads).
+        updatable: Keep what a device needs to update Gaussian heads: 2 D² bytes an exit of D features.
+            Class-means heads can be updated in any case.
     """
 
     kind: str = "gaussian"
     means_bytes: int = 64 * 1024
     max_features: int = 1536
+    updatable: bool = False
 
 
 class Head(Protocol):

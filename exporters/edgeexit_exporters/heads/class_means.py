@@ -1,31 +1,20 @@
-"""E2CM's head: the distance to each class mean of max-pooled activations (Görmez et al. 2022, eq. 2–7).
-
-    d_k = ‖x − c_k‖₂            (eq. 3)
-    d_k ← d_k / norm_k          (eq. 4; norm_k is the mean of d_k over the *fitting* samples, stored)
-    logit_k = −d_k              (eq. 5; the softmax, with a fitted temperature, is the policy's)
-
-Equation 4 needs the mean distance to means that are known only at the end of the pass. The root mean
-square distance follows exactly from running sums; its ratio to the mean distance is measured on a
-sample of fixed size. With no more samples than that the norms are exact.
-"""
+"""The class-means head in ONNX; its closed form is `edgeexit.heads.class_means`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeexit.statistics import ClassSums, FeatureSample
+from edgeexit.heads.class_means import ClassMeansLearner, distances
 from edgeexit_exporters.features import Features
 from edgeexit_exporters.split import HeadNodes
 
 __all__ = ["ClassMeansFitter", "ClassMeansHead"]
-
-_SAMPLE = 1024
-_ABSENT_NORM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,11 +24,12 @@ class ClassMeansHead:
     features: Features
     means: NDArray[np.float32]
     norms: NDArray[np.float32]
+    statistics: Mapping[str, NDArray[Any]]
     kind: str = "class-means"
 
     def forward(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Head.forward`."""
-        return -_distances(features, self.means) / self.norms
+        return -distances(features, self.means) / self.norms
 
     def nodes(self, prefix: str) -> HeadNodes:
         """See `Head.nodes`. ‖x − c‖² is expanded to ‖x‖² − 2 x·c + ‖c‖²: one matrix product."""
@@ -72,6 +62,9 @@ class ClassMeansHead:
             policy={means: self.means, norms: self.norms},
             initializers=(*self.features.initializers, *constants),
             macs=2 * self.means.size + self.means.shape[1],
+            features=source,
+            feature_length=self.features.length,
+            statistics=self.statistics,
         )
 
 
@@ -80,24 +73,14 @@ class ClassMeansFitter:
 
     def __init__(self, features: Features, classes: int) -> None:
         self.features = features
-        self._sums = ClassSums(classes, features.length)
-        self._sample = FeatureSample(_SAMPLE)
+        self._learner = ClassMeansLearner(classes, features.length)
 
     def add(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         """See `HeadFitter.add`."""
-        self._sums.add(features, labels)
-        self._sample.add(features)
+        self._learner.add(features, labels)
 
     def variants(self) -> Sequence[ClassMeansHead]:
         """The one head."""
-        means = self._sums.means().astype(np.float32)
-        distances = _distances(self._sample.rows(), means).astype(np.float64)
-        ratio = distances.mean(axis=0) / np.maximum(np.sqrt((distances**2).mean(axis=0)), 1e-12)
-        norms = np.maximum(self._sums.rms_distances() * ratio, _ABSENT_NORM)
-        norms[self._sums.counts == 0] = _ABSENT_NORM
-        return [ClassMeansHead(self.features, means, norms.astype(np.float32))]
-
-
-def _distances(features: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
-    squared = (features**2).sum(axis=1)[:, None] - 2 * features @ means.T + (means**2).sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(squared, 0)))
+        statistics = self._learner.statistics()
+        head = statistics.head()
+        return [ClassMeansHead(self.features, head["means"], head["norms"], statistics.stored())]

@@ -1,31 +1,22 @@
-"""The Gaussian head: class means with one shared covariance, in closed form.
-
-Samples of class k are taken as normal with mean μ_k and a covariance Σ common to all classes, so the
-log of p(class k | features f) is linear in f (linear discriminant analysis):
-
-    logit_k(f) = (Σ⁻¹ μ_k)ᵀ f − ½ μ_kᵀ Σ⁻¹ μ_k + log π_k
-
-Σ is shrunk towards a multiple of the identity, (1 − s) Σ + s (tr Σ / D) I; s is chosen on the
-calibration split. At run time this is a single matrix product.
-"""
+"""The Gaussian head in ONNX, a single matrix product; its closed form is `edgeexit.heads.gaussian`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from edgeexit.statistics import Scatter
+from edgeexit.heads.gaussian import GaussianLearner
 from edgeexit_exporters.features import Features
 from edgeexit_exporters.split import HeadNodes
 
 __all__ = ["GaussianFitter", "GaussianHead"]
 
 _SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.8)
-_ABSENT_LOGIT = -1e6
 
 
 @dataclass(frozen=True)
@@ -36,6 +27,7 @@ class GaussianHead:
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     shrinkage: float
+    statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     kind: str = "gaussian"
 
     def forward(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,39 +47,38 @@ class GaussianHead:
             policy={weight: self.weight, bias: self.bias},
             initializers=self.features.initializers,
             macs=self.weight.size,
+            features=self.features.output,
+            feature_length=self.features.length,
+            statistics=self.statistics,
         )
 
 
 class GaussianFitter:
-    """Sums the scatter of the features and solves for the head at several shrinkages."""
+    """Sums the scatter of the features and solves for the head at several shrinkages.
 
-    def __init__(self, features: Features, classes: int) -> None:
+    Args:
+        features: What the head reads.
+        classes: Number of classes.
+        updatable: Whether the heads keep the statistics that a device can continue.
+    """
+
+    def __init__(self, features: Features, classes: int, *, updatable: bool = False) -> None:
         self.features = features
-        self._scatter = Scatter(classes, features.length)
+        self._learner = GaussianLearner(classes, features.length)
+        self._updatable = updatable
 
     def add(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         """See `HeadFitter.add`."""
-        self._scatter.add(features, labels)
+        self._learner.add(features, labels)
 
     def variants(self) -> Sequence[GaussianHead]:
         """One head for each shrinkage, the least first."""
-        covariance = self._scatter.covariance()
-        means, priors = self._scatter.means(), self._scatter.priors()
-        self._scatter.release()
-        # About the overall mean the numbers are small: single precision then loses nothing at run time.
-        centre = priors @ means
-        centred = means - centre
-        variance = float(np.trace(covariance)) / len(covariance) or 1.0
+        fitted = self._learner.statistics()
+        del self._learner  # its sums take more memory than all heads together
+        stored = fitted.stored() if self._updatable else {}
         heads = []
         for shrinkage in _SHRINKAGES:
-            shrunk = (1 - shrinkage) * covariance
-            shrunk[np.diag_indices_from(shrunk)] += shrinkage * variance
-            weight = np.linalg.solve(shrunk, centred.T).T
-            bias = -0.5 * np.einsum("kd,kd->k", centred, weight) + np.log(np.maximum(priors, 1e-12)) - weight @ centre
-            bias[priors == 0] = _ABSENT_LOGIT
-            heads.append(
-                GaussianHead(
-                    self.features, np.ascontiguousarray(weight, dtype=np.float32), bias.astype(np.float32), shrinkage
-                )
-            )
+            own = {**stored, "shrinkage": np.asarray([shrinkage])} if self._updatable else {}
+            head = replace(fitted, shrinkage=shrinkage).head()
+            heads.append(GaussianHead(self.features, head["weight"], head["bias"], shrinkage, own))
         return heads

@@ -34,7 +34,7 @@ def _gaussian(place: TensorPlace, classes: int, settings: HeadSettings) -> HeadF
         channels_first=place.channels_first,
         mask=place.mask,
     )
-    return GaussianFitter(features, classes)
+    return GaussianFitter(features, classes, updatable=settings.updatable)
 
 
 def _class_means(place: TensorPlace, classes: int, settings: HeadSettings) -> HeadFitter:

@@ -99,6 +99,20 @@ class Backend(Protocol):
             BackendError: This backend cannot run it.
         """
 
+    def rebound(self, segment: Any, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]]) -> Segment:
+        """A segment that this backend opened, with other policy tensors and nothing built again.
+
+        The segment given stays as it is.
+
+        Args:
+            segment: The segment.
+            entry: What the manifest says about it.
+            tensors: The policy tensors by name, at least those of `entry.policy_inputs`.
+
+        Raises:
+            BundleError: A tensor is missing, or differs from the manifest.
+        """
+
     def lane(
         self, segments: Sequence[Any], entries: Sequence[SegmentEntry], inputs: Sequence[TensorSpec], classes: int
     ) -> Lane:

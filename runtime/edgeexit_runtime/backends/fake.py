@@ -97,6 +97,10 @@ class FakeBackend:
             )
         return self._unopened.pop(0)
 
+    def rebound(self, segment: FakeSegment, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]]) -> FakeSegment:
+        """The segment itself: its function has no tensors."""
+        return segment
+
     def lane(
         self,
         segments: Sequence[FakeSegment],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -119,6 +120,12 @@ class Graph:
                 raise _failure(self.name, error) from error
 
         return run
+
+    def with_constants(self, constants: Mapping[str, NDArray[Any]]) -> Graph:
+        """The same graph in the same session, with other values for the inputs that are bound once."""
+        changed = copy(self)
+        changed._constants = {key: np.ascontiguousarray(value) for key, value in constants.items()}
+        return changed
 
     def tensor(self, name: str) -> tuple[str, Shape]:
         """The dtype, by NumPy's name, and the shape of an input or output. An unknown shape is ()."""

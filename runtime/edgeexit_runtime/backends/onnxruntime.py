@@ -86,6 +86,12 @@ class OnnxRuntimeBackend:
         _check_segment(graph, entry)
         return OnnxRuntimeSegment(graph)
 
+    def rebound(
+        self, segment: OnnxRuntimeSegment, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]]
+    ) -> OnnxRuntimeSegment:
+        """See `Backend.rebound`."""
+        return OnnxRuntimeSegment(segment.graph.with_constants(policy_tensors(entry, tensors)))
+
     def lane(
         self,
         segments: Sequence[OnnxRuntimeSegment],

@@ -1,0 +1,174 @@
+"""Thresholds of even risk (EdgeExit's own, for few samples or a guarantee).
+
+At each exit the risk of leaving is estimated as a smooth function of the score: the chance that the whole
+model has a sample right and the exit has it wrong. It is a logistic regression on ln u, where u is the share of
+the samples whose score is as high or higher, so any criterion will do, whatever its scale. A sample leaves where
+
+    risk ≤ τ (s_k / s)^γ,
+
+s_k being what it would still cost to stay: the mean, in this same cascade, over the samples that only just
+stay at exit k; and s the cost from the first exit to the last. With γ = 1 risk is weighed against cost, as an
+optimal stopping rule does. With γ = 0 it is the same at all exits.
+
+Two numbers decide, τ and γ, and three per exit are estimated, so thresholds fitted on a few hundred samples do
+on new ones much what they did on these. The joint search, free to place every threshold between any two
+samples, needs many more for that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeexit.thresholds.along import best_along
+from edgeexit.thresholds.cuts import allowed_cuts, cut
+from edgeexit.thresholds.goals import Goal
+from edgeexit.thresholds.material import Material, measure
+
+__all__ = ["LOG_RISKS", "RiskLine", "best_risk_line", "fit_risk"]
+
+LOG_RISKS = tuple(np.linspace(-14.0, 2.0, 65).tolist())
+"""ln τ from nobody to everybody."""
+
+_POWERS = (0.0, 0.5, 1.0)
+_ROUNDS = 3
+_SAMPLES = 5000
+"""Costs to go are estimated on no more, evenly chosen."""
+
+_JUST_STAY = 0.1
+_FEWEST = 20
+_STEPS = 50
+_LONGEST_STEP = 4.0
+_RIDGE = 1e-3
+_STEEPEST = 30.0
+
+
+def fit_risk(material: Material, goal: Goal) -> NDArray[np.float64]:
+    """The best thresholds of even risk that meet the goal, for γ of 0, ½ and 1.
+
+    Returns:
+        (E−1,) thresholds, infinity where nobody should leave.
+
+    Raises:
+        UnreachableError: No thresholds meet the goal; the message says what is reachable.
+    """
+    return best_risk_line(material, goal)[1]
+
+
+def best_risk_line(material: Material, goal: Goal) -> tuple[RiskLine, NDArray[np.float64]]:
+    """The line whose γ serves the goal best, and the thresholds on it that do.
+
+    Raises:
+        UnreachableError: No thresholds meet the goal; the message says what is reachable.
+    """
+    goal.check_reachable(material)
+    lines = [RiskLine(material, power) for power in _POWERS]
+    found = [(line, best_along(material, goal, line, LOG_RISKS)) for line in lines]
+    best, *others = found
+    for other in others:
+        if goal.better(measure(material, other[1]), measure(material, best[1])):
+            best = other
+    return best
+
+
+class RiskLine:
+    """Thresholds of a risk.
+
+    Args:
+        material: What risks and costs are estimated on.
+        power: γ, 0 or more.
+    """
+
+    def __init__(self, material: Material, power: float = 0.0) -> None:
+        order = np.argsort(-material.score[:-1], axis=1, kind="stable")
+        self._sorted = np.take_along_axis(material.score[:-1], order, axis=1)
+        self._cuts = [np.flatnonzero(allowed_cuts(descending)) for descending in self._sorted]
+        lost = (material.reference & ~material.correct)[:-1]
+        self._risk = [
+            _smooth_risk(lost[k, falling], cuts)
+            for k, (falling, cuts) in enumerate(zip(order, self._cuts, strict=True))
+        ]
+        self._power = power
+        few = slice(None, None, -(-material.samples // _SAMPLES))
+        self._few = material.score[:-1, few]
+        self._order = np.argsort(-self._few, axis=1, kind="stable")
+        self._costs = material.costs / max(float(material.costs[-1] - material.costs.min()), 1e-12)
+        self._weights = self._settle() if power else np.ones((len(LOG_RISKS), len(self._sorted)))
+
+    def __call__(self, log_risk: float) -> NDArray[np.float64]:
+        """(E−1,) thresholds for ln τ. With γ = 0 a larger τ never raises one."""
+        weights = [np.interp(log_risk, LOG_RISKS, column) for column in self._weights.T]
+        return self._at(np.exp(log_risk) * np.asarray(weights))
+
+    def _settle(self) -> NDArray[np.float64]:
+        """(len(LOG_RISKS), E−1) powers of the costs to go, each found from that of the risk before by repetition."""
+        to_go = np.maximum(self._costs[-1] - self._costs[:-1], 0.0)
+        settled = np.empty((len(LOG_RISKS), len(to_go)))
+        for i, log_risk in enumerate(LOG_RISKS):
+            for _ in range(_ROUNDS):
+                weights = np.maximum(to_go, 0.0) ** self._power
+                to_go = (to_go + self._costs_to_go(self._at(np.exp(log_risk) * weights))) / 2
+            settled[i] = np.maximum(to_go, 0.0) ** self._power
+        return settled
+
+    def _at(self, limits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Thresholds that keep the risk of each exit within its limit."""
+        thresholds = np.full(len(self._sorted), np.inf)
+        for k, (descending, cuts, risk) in enumerate(zip(self._sorted, self._cuts, self._risk, strict=True)):
+            groups = int(np.searchsorted(risk, limits[k], side="right"))
+            thresholds[k] = cut(descending, int(cuts[groups]))
+        return thresholds
+
+    def _costs_to_go(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(E−1,) what it costs on average to stay, for those whose score is just too low to leave."""
+        spent = np.full(self._few.shape[1], self._costs[-1])
+        to_go = np.zeros(len(thresholds))
+        for k in reversed(range(len(thresholds))):
+            leaves = self._few[k] >= np.float32(thresholds[k])
+            staying = self._order[k, int(leaves.sum()) :]
+            just = staying[: max(_FEWEST, int(_JUST_STAY * len(staying)))]
+            if not len(just):
+                just = self._order[k, -_FEWEST:]
+            to_go[k] = spent[just].mean() - self._costs[k]
+            spent[leaves] = self._costs[k]
+        return to_go
+
+
+def _smooth_risk(lost: NDArray[np.bool_], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rising risk of each group of equal scores, from the highest score down.
+
+    Args:
+        lost: (N,) in falling order of score.
+        cuts: Where groups end, from 0 to N.
+    """
+    sizes = np.diff(cuts)
+    position = np.log((cuts[:-1] + cuts[1:]) / (2 * len(lost)))
+    spread = float(np.sqrt(np.average((position - np.average(position, weights=sizes)) ** 2, weights=sizes))) or 1.0
+    inputs = np.stack([np.ones(len(sizes)), (position - np.average(position, weights=sizes)) / spread], axis=1)
+    events = np.add.reduceat(lost, cuts[:-1], dtype=np.float64)
+    weights = _logistic(inputs, events, sizes.astype(np.float64))
+    if weights[1] < 0:  # a score that says nothing
+        weights = np.append(_logistic(inputs[:, :1], events, sizes.astype(np.float64)), 0.0)
+    return _sigmoid(inputs @ weights)
+
+
+def _logistic(
+    inputs: NDArray[np.float64], events: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weights of a binomial logistic regression with a little ridge, by Newton steps of limited length."""
+    weights = np.zeros(inputs.shape[1])
+    ridge = _RIDGE * np.eye(len(weights))
+    for _ in range(_STEPS):
+        chance = _sigmoid(inputs @ weights)
+        slope = inputs.T @ (events - sizes * chance) - _RIDGE * weights
+        bend = (inputs * (sizes * chance * (1 - chance))[:, None]).T @ inputs + ridge
+        step = np.linalg.solve(bend, slope)
+        longest = float(np.abs(step).max())
+        weights = weights + step * min(1.0, _LONGEST_STEP / max(longest, 1e-12))
+        if longest < 1e-8:
+            break
+    return weights
+
+
+def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -_STEEPEST, _STEEPEST))))
