@@ -1,0 +1,1 @@
+"""Charts as inline SVG: no script, no image, colours by class from the page's style sheet."""
