@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeexit.policies import Decision
 
-__all__ = ["Answer", "Answers", "Resolved"]
+__all__ = ["Answer", "Answers", "Insight", "Resolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,18 @@ class Answer:
     score: float  # in the units of that exit's criterion
     degraded: bool  # True: this tier could not resolve the sample
     reason: str | None  # why it is degraded
+
+
+class Insight(NamedTuple):
+    """What every exit read and said, with nobody leaving.
+
+    Attributes:
+        features: For each exit (n, D) float32, what its head read; None where it has no fitted head.
+        logits: (K, n, classes) float32.
+    """
+
+    features: tuple[NDArray[np.float32] | None, ...]
+    logits: NDArray[np.float32]
 
 
 class Resolved(NamedTuple):

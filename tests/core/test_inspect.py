@@ -87,6 +87,7 @@ def test_the_document_has_these_keys(cli: Cli, bundle: Path) -> None:
         "segments",
         "exits",
         "policy",
+        "statistics_bytes",
         "calibration",
         "provenance",
     ]

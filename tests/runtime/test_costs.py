@@ -1,0 +1,121 @@
+"""What exits cost in milliseconds: measured in turn, or read from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeexit.errors import DataError
+from edgeexit_runtime import Cascade
+from edgeexit_runtime.costs import exit_times_ms, read_profile
+from runtime.cascades import CLASSES, F32, batch_of, fake_cascade, rows_run
+
+SAMPLES = [{"x": batch_of(9)} for _ in range(3)]
+
+
+def slow_cascade(ticks: list[float], costs: tuple[float, ...], cold_runs: int = 0) -> Cascade:
+    """A fake cascade whose segments move a clock on by so many seconds; the first runs of segment 0 by 5 more."""
+    runs = [0]
+
+    def segment(k: int) -> object:
+        def run(x: np.ndarray) -> tuple[tuple[np.ndarray], np.ndarray]:
+            runs[0] += k == 0
+            ticks[0] += costs[k] + (5.0 if k == 0 and runs[0] <= cold_runs else 0.0)
+            return (x,), np.zeros((len(x), CLASSES), F32)
+
+        return run
+
+    return fake_cascade(len(costs), [segment(k) for k in range(len(costs))])  # type: ignore[misc]
+
+
+def test_the_time_of_an_exit_is_that_of_all_segments_up_to_it() -> None:
+    ticks = [0.0]
+    cascade = slow_cascade(ticks, (0.001, 0.004, 0.002))
+    times = exit_times_ms(cascade, SAMPLES, rounds=2, clock=lambda: ticks[0])
+    np.testing.assert_allclose(times, [1.0, 5.0, 7.0])
+
+
+def test_segments_behind_an_exit_are_not_run_for_it() -> None:
+    cascade = fake_cascade(3)
+    exit_times_ms(cascade, SAMPLES, rounds=1)
+    assert [len(rows) for rows in rows_run(cascade)] == [18, 12, 6]
+
+
+def test_a_single_slow_run_does_not_count() -> None:
+    ticks, late = [0.0], iter([0.0] * 10 + [100.0] + [0.0] * 100)
+    cascade = slow_cascade(ticks, (0.001, 0.001))
+    times = exit_times_ms(cascade, SAMPLES, rounds=3, clock=lambda: ticks[0] + next(late))
+    np.testing.assert_allclose(times, [1.0, 2.0])
+
+
+def test_the_first_round_is_not_counted() -> None:
+    ticks = [0.0]
+    cascade = slow_cascade(ticks, (0.001, 0.001), cold_runs=2 * len(SAMPLES))
+    np.testing.assert_allclose(exit_times_ms(cascade, SAMPLES, rounds=1, clock=lambda: ticks[0]), [1.0, 2.0])
+
+
+def test_times_rise_even_where_noise_makes_them_fall() -> None:
+    def drifting() -> Iterator[float]:
+        now, step = 0.0, 1.0
+        while True:
+            yield now
+            now += step
+            step *= 0.9  # every call is quicker than the one before
+
+    clock = drifting()
+    times = exit_times_ms(fake_cascade(4), SAMPLES[:1], rounds=1, clock=lambda: next(clock))
+    assert (np.diff(times) > 0).all()
+
+
+def test_the_cascades_own_policy_stays_as_it_is() -> None:
+    cascade = fake_cascade(2)
+    before = cascade.policy
+    exit_times_ms(cascade, SAMPLES, rounds=1)
+    assert cascade.policy == before
+
+
+def test_a_profile_is_read(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"unit": "ms", "exits": [0.5, 2, 3.25]}')
+    np.testing.assert_array_equal(read_profile(tmp_path / "p.json", 3), [0.5, 2.0, 3.25])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"unit": "ms", "exits": [1.0, 2.0]}, "not of this bundle"),
+        ({"unit": "ms", "exits": []}, "not of this bundle"),
+        ({"unit": "ms", "exits": [1.0, 3.0, 2.0]}, "do not rise"),
+        ({"unit": "ms", "exits": [1.0, 1.0, 2.0]}, "do not rise"),
+        ({"unit": "ms", "exits": [0.0, 1.0, 2.0]}, "do not rise"),
+        ({"unit": "ms", "exits": [-1.0, 1.0, 2.0]}, "do not rise"),
+        ({"unit": "s", "exits": [1.0, 2.0, 3.0]}, "is not a profile"),
+        ({"exits": [1.0, 2.0, 3.0]}, "is not a profile"),
+        ({"unit": "ms"}, "is not a profile"),
+        ({"unit": "ms", "exits": ["1", "2", "3"]}, "is not a profile"),
+        ({"unit": "ms", "exits": [1.0, 2.0, None]}, "is not a profile"),
+        ({"unit": "ms", "exits": [1.0, 2.0, 3.0], "device": "pi"}, "is not a profile"),
+        ([1.0, 2.0, 3.0], "is not a profile"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_refused(tmp_path: Path, content: object, words: str) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=words):
+        read_profile(tmp_path / "p.json", 3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xfe", b'{"unit": "ms", "exits": [NaN]}', b'{"exits": 1e999}', b"[" * 9999]
+)
+def test_bytes_that_are_no_profile_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "p.json").write_bytes(data)
+    with pytest.raises(DataError, match="is not a profile"):
+        read_profile(tmp_path / "p.json", 3)
+
+
+def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.json cannot be read"):
+        read_profile(tmp_path / "none.json", 3)
