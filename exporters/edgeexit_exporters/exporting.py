@@ -26,7 +26,7 @@ from edgeexit_exporters.heads import HEADS
 from edgeexit_exporters.heads.model import model_logits
 from edgeexit_exporters.loading import check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
-from edgeexit_exporters.selection import cascade_costs, select_exits
+from edgeexit_exporters.selection import cascade_costs, select_exits, select_exits_selfxit
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.split import ExitPoint, split
 
@@ -137,16 +137,18 @@ def _select(exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSetti
         return exits
     logits = [exit_.logits for exit_ in exits]
     judgement = judge(MaxProbability.fit(logits, labels), logits)
+    candidates = (
+        judgement.score,
+        judgement.label == labels,
+        np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64),
+        np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64),
+    )
+    keep = [i for i in range(len(exits)) if i not in fitted]
     with progress("choosing exits", 1, quiet=settings.quiet) as advance:
-        kept = select_exits(
-            judgement.score,
-            judgement.label == labels,
-            np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64),
-            np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64),
-            max_drop=settings.max_drop,
-            min_gain=settings.min_gain,
-            keep=[i for i in range(len(exits)) if i not in fitted],
-        )
+        if settings.placement == "selfxit":
+            kept = select_exits_selfxit(*candidates, max_drop=settings.max_drop, keep=keep)
+        else:
+            kept = select_exits(*candidates, max_drop=settings.max_drop, min_gain=settings.min_gain, keep=keep)
         advance(1)
     return [exits[i] for i in kept]
 

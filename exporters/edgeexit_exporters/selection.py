@@ -8,11 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.subsets import best_subset
 from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
 
-__all__ = ["cascade_costs", "select_exits"]
+__all__ = ["PLACEMENTS", "cascade_costs", "select_exits", "select_exits_selfxit"]
+
+PLACEMENTS = ("gain", "selfxit")
+"""How `--exits auto` chooses: `select_exits` or `select_exits_selfxit`."""
 
 _MAX_SAMPLES = 10_000
+_SELFXIT_CANDIDATES = 8
+"""Behind the eighth the tolerance T/2ⁿ is below half a percent of T."""
 
 
 def cascade_costs(backbone: NDArray[np.float64], heads: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,3 +81,37 @@ def select_exits(
         kept.remove(index)
         now = without
     return kept
+
+
+def select_exits_selfxit(
+    score: NDArray[np.float32],
+    correct: NDArray[np.bool_],
+    backbone: NDArray[np.float64],
+    heads: NDArray[np.float64],
+    *,
+    max_drop: float,
+    keep: Sequence[int] = (),
+) -> list[int]:
+    """SelfXit's choice: thresholds by the tolerance T/2ⁿ, then the subset that saves most (sections 3.3, 3.4).
+
+    Of many candidates eight, evenly spread, take part: the tolerance is halved from one to the next.
+
+    Args:
+        score: (E, N) scores of all candidates, the last row being the whole model.
+        correct: (E, N) whether each exit is right.
+        backbone: (E,) cost of the backbone up to each exit.
+        heads: (E,) cost of each exit's own head.
+        max_drop: T.
+        keep: Indices that always stay.
+
+    Returns:
+        Indices of the exits that stay, in order, the last exit always among them.
+    """
+    last = len(score) - 1
+    free = [i for i in range(last) if i not in keep]
+    spread = np.linspace(0, len(free) - 1, min(len(free), _SELFXIT_CANDIDATES)).round().astype(int) if free else []
+    rows = [*(free[i] for i in spread), last]
+    material = Material(score[rows], correct[rows], correct[last], cascade_costs(backbone[rows], heads[rows]))
+    thresholds = fit_thresholds("tolerance", material, MaxDrop(max_drop))
+    chosen = best_subset(score[rows], thresholds, backbone[rows], heads[rows])
+    return sorted({last, *keep, *(rows[i] for i in chosen)})

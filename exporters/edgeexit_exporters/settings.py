@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edgeexit.errors import UsageError
 from edgeexit.policies import POLICIES
 from edgeexit_exporters.heads import HEADS, HeadSettings
+from edgeexit_exporters.selection import PLACEMENTS
 
 __all__ = ["ExportSettings"]
 
@@ -25,7 +26,9 @@ class ExportSettings:
         resize: "exact" or "crop".
         size: Height and width of pictures, for models that take any.
         policy: A name of `edgeexit.policies.POLICIES`, or "auto": that with the least cost on the calibration split.
-        min_gain: With "auto", the share of the whole model's MACs that an exit must save to stay.
+        placement: How "auto" chooses exits: "gain" by what each saves in the cascade with all thresholds
+            fitted anew, "selfxit" by SelfXit's tolerances and subset score.
+        min_gain: With "auto" and "gain", the share of the whole model's MACs that an exit must save to stay.
         seed: Order of the samples, and the split that is held out.
         threads: Threads of ONNX Runtime; 0 takes all cores.
         quiet: Show no progress.
@@ -40,6 +43,7 @@ class ExportSettings:
     resize: str = "exact"
     size: tuple[int, int] | None = None
     policy: str = "auto"
+    placement: str = "gain"
     min_gain: float = 0.01
     seed: int = 0
     threads: int = 0
@@ -61,5 +65,7 @@ class ExportSettings:
             raise UsageError("no such head", got=self.head.kind, expected=" or ".join(HEADS))
         if self.policy != "auto" and self.policy not in POLICIES:
             raise UsageError("no such policy", got=self.policy, expected=" or ".join(["auto", *POLICIES]))
+        if self.placement not in PLACEMENTS:
+            raise UsageError("no such placement", got=self.placement, expected=" or ".join(PLACEMENTS))
         if self.labels not in ("data", "model"):
             raise UsageError("no such labels", got=self.labels, expected="data or model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeexit_exporters.selection import cascade_costs, select_exits
+from edgeexit_exporters.selection import cascade_costs, select_exits, select_exits_selfxit
 
 
 def scored(skill: list[float], samples: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +43,22 @@ def test_exits_that_the_model_brings_stay_whatever_they_are_worth() -> None:
     score, correct = scored([0.0, 0.7, 0.95])
     backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
     assert 0 in select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01, keep=[0])
+
+
+def test_selfxit_keeps_the_exit_that_saves_and_leaves_out_the_one_that_knows_nothing() -> None:
+    score, correct = scored([0.0, 0.7, 0.95])
+    backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
+    assert select_exits_selfxit(score, correct, backbone, heads, max_drop=0.1) == [1, 2]
+
+
+def test_selfxit_keeps_what_the_model_brings_and_chooses_among_at_most_eight() -> None:
+    score, correct = scored([0.1, *np.linspace(0.3, 0.9, 20), 0.95])
+    backbone, heads = np.linspace(0.05, 1.0, 22), np.full(22, 0.001)
+    kept = select_exits_selfxit(score, correct, backbone, heads, max_drop=0.05, keep=[0])
+    assert {0, 21} < set(kept)
+    assert len(kept) <= 10
+
+
+def test_selfxit_keeps_only_the_whole_model_where_nothing_pays() -> None:
+    score, correct = scored([0.0, 0.95])
+    assert select_exits_selfxit(score, correct, np.asarray([0.9, 1.0]), np.asarray([0.5, 0.0]), max_drop=0.01) == [1]

@@ -16,6 +16,7 @@ from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
 from edgeexit_exporters.heads import HEADS, HeadSettings
 from edgeexit_exporters.loading import prepare
+from edgeexit_exporters.selection import PLACEMENTS
 from edgeexit_exporters.settings import ExportSettings
 
 __all__ = ["export"]
@@ -95,11 +96,18 @@ NUMBERS = _Numbers()
     help="When a sample leaves; auto takes the policy with the least cost on the calibration split.",
 )
 @click.option(
+    "--placement",
+    type=click.Choice(PLACEMENTS),
+    default="gain",
+    show_default=True,
+    help="With auto, how exits are chosen: by what each saves in the whole cascade, or by SelfXit's subset score.",
+)
+@click.option(
     "--min-gain",
     type=click.FloatRange(0, 1),
     default=0.01,
     show_default=True,
-    help="With auto, the share of the model's MACs that an exit must save to stay.",
+    help="With auto and gain, the share of the model's MACs that an exit must save to stay.",
 )
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads for this export; 0 takes all cores.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
@@ -123,6 +131,7 @@ def export(
     means_kib: float,
     updatable: bool,
     policy: str,
+    placement: str,
     min_gain: float,
     threads: int,
     seed: int,
@@ -154,6 +163,7 @@ def export(
         resize=resize,
         size=_height_width(size),
         policy=policy,
+        placement=placement,
         min_gain=min_gain,
         seed=seed,
         threads=threads,
