@@ -45,9 +45,9 @@ def test_exits_that_the_model_brings_stay_whatever_they_are_worth() -> None:
     assert 0 in select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01, keep=[0])
 
 
-def test_selfxit_keeps_the_exit_that_saves_and_leaves_out_the_one_that_knows_nothing() -> None:
-    score, correct = scored([0.0, 0.7, 0.95])
-    backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
+def test_selfxit_keeps_the_exit_that_saves_and_leaves_out_one_whose_hits_do_not_pay_for_its_misses() -> None:
+    score, correct = scored([0.1, 0.7, 0.95])
+    backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.2, 0.001, 0.0])
     assert select_exits_selfxit(score, correct, backbone, heads, max_drop=0.1) == [1, 2]
 
 
