@@ -35,13 +35,14 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle import Bundle
 from edgeexit.cached import CachedLogits
-from edgeexit.comparison import Row, Trial, steps, summarise, trials
+from edgeexit.comparison import Row, summarise
 from edgeexit.console import progress
 from edgeexit.contenders import Contender, find_contenders
 from edgeexit.data import Dataset
 from edgeexit.policies import POLICIES, Policy
 from edgeexit.replay import judge, replay
 from edgeexit.thresholds import Budget
+from edgeexit.trials import Trial, steps, trials
 from edgeexit.tuning import tune
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.evaluation import choose_samples

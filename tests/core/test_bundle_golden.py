@@ -1,4 +1,7 @@
-"""The stored bytes of the format, literally: version 2, and version 1, which is still read. If one of these fails, the format has changed."""
+"""The stored bytes of the format, literally: version 2, and version 1, which is still read.
+
+If one of these fails, the format has changed.
+"""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from core.logits import drawn, rising
-from edgeexit.comparison import Trial, compare, cross_fit, cross_trials, steps, summarise, trials
+from edgeexit.comparison import compare, cross_fit, summarise
 from edgeexit.contenders import Contender, default_contenders, find_contenders
 from edgeexit.errors import DataError, UsageError
 from edgeexit.policies import POLICIES, MaxProbability, Policy, Setting
 from edgeexit.replay import replay
 from edgeexit.thresholds import METHODS, Budget
+from edgeexit.trials import Trial, cross_trials, steps, trials
 from edgeexit.tuning import tune
 
 FIT, TEST, COSTS = drawn(400, seed=1), drawn(300, seed=2), rising(3)

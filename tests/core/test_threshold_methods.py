@@ -68,7 +68,7 @@ def test_a_cascade_of_one_exit_has_no_thresholds(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_larger_budget_is_used(method: str) -> None:
-    found = drawn_material(3, exits=5, samples=3000)
+    found = drawn_material(3, exits=5, samples=1500)
     accuracy = [measure(found, fit_thresholds(method, found, Budget(b, 0.0))).accuracy for b in (0.3, 0.5, 0.7)]
     assert accuracy[0] < accuracy[1] <= accuracy[2]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeexit.policies import POLICIES
+
 BLOCKED = ("torch", "onnx", "onnxscript")
 
 PROGRAM = """
@@ -69,6 +71,23 @@ def test_bench_has_no_whole_model(device: Device, exported: Callable[..., Path])
     rows = json.loads(done.stdout)["rows"]
     assert [row["full_ms"] for row in rows] == [None, None]
     assert all(row["chain_ms"] > 0 and row["cascade_ms"] > 0 for row in rows)
+
+
+def test_tune_writes_a_bundle_that_verifies(
+    device: Device, exported: Callable[..., Path], world: Path, tmp_path: Path
+) -> None:
+    bundle = exported("plain.onnx", "--exits", "2")
+    done = device("tune", bundle, "--data", world / "calibration", "--budget", "0.8", "-o", "tuned", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mean_cost"] <= 0.8
+    assert device("verify", tmp_path / "tuned").returncode == 0
+
+
+def test_compare_has_a_row_for_every_policy(device: Device, exported: Callable[..., Path], world: Path) -> None:
+    arguments = ("--data", world / "test", "--calibration", world / "calibration", "--budgets", "0.8", "--seeds", "1")
+    done = device("compare", exported("plain.onnx", "--exits", "2"), *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["policy"] for row in json.loads(done.stdout)["rows"]} >= set(POLICIES)
 
 
 def test_inspect_shows_it(device: Device, exported: Callable[..., Path]) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 
 from edgeexit.bundle import Bundle
 from edgeexit.cached import CachedLogits
-from edgeexit.comparison import FOLDS, Row, compare, cross_fit, steps
+from edgeexit.comparison import Row, compare, cross_fit
 from edgeexit.console import emit_json, print_table, progress
 from edgeexit.contenders import find_contenders
 from edgeexit.errors import UnreachableError
+from edgeexit.trials import FOLDS, steps
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.gathering import Labels, gather, open_for, within_memory
 

@@ -102,10 +102,10 @@ def tune(
     accuracy (--budget). Segments and exits stay as they are. Use data that neither the model nor its exits were
     fitted on, such as will come; with --labels model they need no labels.
 
-    --max-drop and --budget are kept on the data with a reserve, and so on new data of the same kind more often
-    than not. With --delta the loss is guaranteed: over the choice of the data, and of as many new ones, it is
-    larger than --max-drop with a probability of at most DELTA. A third of the data then fits the policy, and the
-    rest certifies.
+    Both are kept on the data with a reserve. On new data of the same kind a budget is then kept nearly always, a
+    loss more often than not. With --delta the loss is guaranteed: over the choice of the data, and of as many new
+    ones, it is larger than --max-drop with a probability of at most DELTA. A third of the data then fits the
+    policy, and the rest certifies.
 
     With --unit macs a budget of 0.5 is half of the whole model's MACs, exits included. With --unit ms it is
     milliseconds a sample at batch 1 on this device. They are measured now, or read from --profile FILE:
