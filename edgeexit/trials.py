@@ -14,7 +14,7 @@ from edgeexit.contenders import Contender
 from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.policies import POLICIES, Setting
 from edgeexit.thresholds import Budget, Material, exits_taken, fit_thresholds
-from edgeexit.tuning import fit_as_stored, material, refuse_unreachable
+from edgeexit.tuning import fit_on, material, refuse_unreachable
 
 __all__ = ["FOLDS", "Advance", "Trial", "cross_trials", "steps", "trials"]
 
@@ -116,8 +116,7 @@ def _fit_and_measure(
         try:
             refuse_unreachable(goal, costs)
             if seen is None:
-                policy = fit_as_stored(contenders[0].policy, fitting.logits, fitting.labels, setting)
-                seen = material(policy, fitting.logits, fitting.labels, costs)
+                policy, seen = fit_on(contenders[0].policy, fitting.logits, fitting.labels, costs, setting)
                 unseen = material(policy, measuring.logits, measuring.labels, costs)
         except UnreachableError as error:
             yield from (_refused(contender, goal, seed, error, advance) for contender in contenders)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.manifest import PolicyEntry
 
-__all__ = ["PLAIN", "Decision", "Policy", "PolicyKind", "Setting", "State", "Verdict"]
+__all__ = ["PLAIN", "Decision", "Policy", "PolicyKind", "Refittable", "Setting", "State", "Verdict"]
 
 State = tuple[NDArray[np.float32], ...]
 """Arrays whose axis 0 is the sample. Rows of samples that left are dropped by the caller."""
@@ -88,6 +88,17 @@ class Setting:
     costs: NDArray[np.float64] | None = None
     budget: float | None = None
     seed: int = 0
+
+
+@runtime_checkable
+class Refittable(Protocol):
+    """A policy with so many parameters that its scores flatter the samples it was fitted on.
+
+    Thresholds are then fitted on what the same fit, made without a sample, says about it.
+    """
+
+    def refit(self, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> Policy:
+        """The same fit on other samples: E arrays of shape (n, C) with labels (n,)."""
 
 
 PLAIN = Setting()

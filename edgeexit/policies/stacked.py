@@ -48,12 +48,14 @@ class StackedMargin:
         weights: (E, 2C, C) float32: rows 0…C−1 are u I + W, rows C…2C−1 are v I + V (zero at exit 0).
         offsets: (E, C) float32, b.
         thresholds: One value per exit, a difference of probabilities; infinity where nobody leaves.
+        ridge: What the fit chose; not stored.
     """
 
     temperatures: tuple[float, ...]
     weights: NDArray[np.float32]
     offsets: NDArray[np.float32]
     thresholds: tuple[float, ...]
+    ridge: float | None = None
     name: str = "stacked-margin"
     criterion: str = "stacked-margin"
 
@@ -100,10 +102,20 @@ class StackedMargin:
         cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], setting: Setting = PLAIN
     ) -> StackedMargin:
         """Fit on cached logits, E arrays of shape (n, C), with labels (n,); nobody leaves yet."""
+        return cls._fit(logits, labels, None)
+
+    def refit(self, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> StackedMargin:
+        """The same fit, with the same ridge, on other samples."""
+        return self._fit(logits, labels, self.ridge)
+
+    @classmethod
+    def _fit(
+        cls, logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], ridge: float | None
+    ) -> StackedMargin:
         from edgeexit.policies.stacking import fit_stack
 
-        stack = fit_stack(logits, labels)
-        return cls(stack.temperatures, stack.weights, stack.offsets, (float("inf"),) * len(logits))
+        stack = fit_stack(logits, labels, ridge=ridge)
+        return cls(stack.temperatures, stack.weights, stack.offsets, (float("inf"),) * len(logits), stack.ridge)
 
     @classmethod
     def load(cls, thresholds: Sequence[float], tensors: Mapping[str, NDArray[np.float32]]) -> StackedMargin:

@@ -23,18 +23,20 @@ _ROWS_PER_CLASS = 20
 
 
 class Stack(NamedTuple):
-    """What `StackedMargin` is made of: temperatures, weights (E, 2C, C) and offsets (E, C)."""
+    """What `StackedMargin` is made of: temperatures, weights (E, 2C, C) and offsets (E, C); and the ridge."""
 
     temperatures: tuple[float, ...]
     weights: NDArray[np.float32]
     offsets: NDArray[np.float32]
+    ridge: float
 
 
-def fit_stack(logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> Stack:
+def fit_stack(logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], *, ridge: float | None = None) -> Stack:
     """Fit all exits on cached logits, E arrays of shape (n, C), with labels (n,).
 
-    The ridge, one for all exits, is made smaller as long as the negative log likelihood, summed over the
-    exits, falls when fitted on each half of the samples and measured on the other.
+    Where it is not given, the ridge, one for all exits, is made smaller as long as the negative log
+    likelihood, summed over the exits, falls when fitted on each half of the samples and measured on the
+    other.
     """
     temperatures = tuple(fit_temperature(values, labels) for values in logits)
     classes = logits[0].shape[1]
@@ -46,9 +48,10 @@ def fit_stack(logits: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) 
         for values, temperature in zip(logits, temperatures, strict=True)
     ]
     full = len(labels) >= _ROWS_PER_CLASS * classes
-    ridge = _choose_ridge(own, labels, full=full)
+    if ridge is None:
+        ridge = _choose_ridge(own, labels, full=full)
     weights, offsets = _fit_chain(own, labels, ridge, full=full)
-    return Stack(temperatures, weights.astype(np.float32), offsets.astype(np.float32))
+    return Stack(temperatures, weights.astype(np.float32), offsets.astype(np.float32), ridge)
 
 
 def _choose_ridge(own: Sequence[NDArray[np.float64]], labels: NDArray[np.int64], *, full: bool) -> float:
