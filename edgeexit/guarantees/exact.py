@@ -7,10 +7,10 @@ otherwise unchanged; the loss of accuracy is a − b. Among n samples L are lost
 
 about standard normal where a − b = ε, for any b: the root estimates the standard deviation of L − G. T falls with
 L and rises with G, so P(T ≥ c) falls with a and rises with b, and its largest value over all a − b ≥ ε is found at
-a = b + ε, for some b, and looked for on a grid: an exact unconditional test, as for the difference of paired proportions (Hsueh, Liu and
-Chen 2001, Biometrics 57). P-values for bounded losses in general (Hoeffding–Bentkus; betting, Waudby-Smith and
-Ramdas 2024) hold for losses of any distribution, and at δ = 0.1 ask for about 2.1 standard errors; three values
-with exact probabilities ask for 1.3.
+a = b + ε, for some b, which is looked for on a grid. This is an exact unconditional test, as for the difference of
+paired proportions (Hsueh, Liu and Chen 2001, Biometrics 57). P-values for bounded losses in general
+(Hoeffding–Bentkus; betting, Waudby-Smith and Ramdas 2024) hold for losses of any distribution, and at δ = 0.1 ask
+for about 2.1 standard errors; three values with exact probabilities ask for 1.3.
 
 Two nulls are tested; the p-value is the larger of theirs.
 
