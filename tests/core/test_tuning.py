@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 
 from core.logits import drawn, rising
+from core.materials import drawn_material
 from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.policies import POLICIES, PooledProbability, Setting
 from edgeexit.replay import judge, replay
-from edgeexit.thresholds import Budget, Goal, MaxDrop
-from edgeexit.tuning import as_stored, fit_as_stored, summarise, tune, tune_all, with_early
+from edgeexit.thresholds import Budget, Goal, MaxDrop, fit_thresholds, measure
+from edgeexit.tuning import (
+    as_stored,
+    fit_as_stored,
+    fit_held_out,
+    fit_on,
+    material,
+    summarise,
+    tune,
+    tune_all,
+    with_early,
+)
 
 DATA, COSTS = drawn(500, seed=3), rising(3)
 CACHED = (DATA.logits, DATA.labels, COSTS)
@@ -120,3 +131,25 @@ def test_the_summary_says_what_was_asked_and_what_came_of_it(goal: Goal, unit: s
     assert summary.exit_shares == pytest.approx(np.bincount(answers.exit, minlength=3) / 500)
     assert summary.drift is not None
     assert sum(map(sum, summary.drift.counts)) == 500
+
+
+def test_a_largest_loss_is_not_kept_by_thresholds_that_only_suit_their_samples() -> None:
+    beyond, lowered_beyond = [], []
+    for seed in range(8):
+        found = drawn_material(seed, exits=8, samples=1600)
+        half = np.arange(1600) < 800
+        goal = MaxDrop(0.02)
+        for losses, fit in ((beyond, fit_thresholds), (lowered_beyond, fit_held_out)):
+            losses.append(measure(found.rows(~half), fit("joint", found.rows(half), goal)).loss - goal.limit)
+    assert np.mean(lowered_beyond) < np.mean(beyond) - 0.003
+
+
+def test_scores_for_thresholds_come_from_fits_without_the_sample_where_a_fit_flatters() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 400)
+    logits = [rng.normal(size=(400, 4)).astype(np.float32) for _ in range(3)]
+    costs = np.asarray([0.3, 0.6, 1.0])
+    policy, trial = fit_on("stacked-margin", logits, labels, costs, Setting())
+    flattering = material(policy, logits, labels, costs)
+    assert trial.correct.mean() < flattering.correct.mean()
+    assert trial.score.shape == flattering.score.shape
