@@ -63,7 +63,7 @@ POLICIES: dict[str, PolicyRow] = {
         random=True,
     ),
     "pooled-probability": PolicyRow("edgeexit.policies.pooled:PooledProbability", "joint", "EdgeExit"),
-    "stacked-margin": PolicyRow("edgeexit.policies.stacked:StackedMargin", "joint", "EdgeExit"),
+    "stacked-margin": PolicyRow("edgeexit.policies.stacked:StackedMargin", "risk", "EdgeExit"),
 }
 
 AUTO = ("max-probability", "pooled-probability", "stacked-margin")

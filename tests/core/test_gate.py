@@ -172,4 +172,4 @@ def test_a_budget_holds_on_new_samples(budget: float) -> None:
     seen, new = drawn(2000, seed=1), drawn(4000, seed=2)
     tuned = tune("gate", seen.logits, seen.labels, rising(3), Budget(budget))
     assert rising(3)[replay(tuned.policy, new.logits).exit].mean() <= 1.01 * budget
-    assert tuned.method == "joint"
+    assert tuned.method == "common"
