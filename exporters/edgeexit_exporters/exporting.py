@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from edgeexit.bundle import check_destination, write_bundle
 from edgeexit.console import progress
 from edgeexit.data import Dataset
-from edgeexit.errors import UnreachableError, UsageError
+from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest
 from edgeexit.policies import AUTO, MaxProbability, Policy
 from edgeexit.replay import judge
 from edgeexit.thresholds import MaxDrop
-from edgeexit.tuning import tune
+from edgeexit.tuning import tune_all
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.cuts import Cut
 from edgeexit_exporters.exits import choose_cuts, place
@@ -164,18 +164,9 @@ def _cheapest_policy(
     Raises:
         UnreachableError: None keeps the loss within the limit, even with nobody leaving early.
     """
-    found: list[tuple[float, int, Policy]] = []
-    unreachable: list[UnreachableError] = []
-    for number, name in enumerate(AUTO if settings.policy == "auto" else (settings.policy,)):
-        try:
-            tuned = tune(name, logits, labels, costs, MaxDrop(settings.max_drop), method="joint", seed=settings.seed)
-        except UnreachableError as error:
-            unreachable.append(error)
-        else:
-            found.append((tuned.outcome.mean_cost, number, tuned.policy))
-    if not found:
-        raise unreachable[0]
-    return min(found)[2]
+    names = AUTO if settings.policy == "auto" else (settings.policy,)
+    goal = MaxDrop(settings.max_drop)
+    return tune_all(names, logits, labels, costs, goal, method="joint", seed=settings.seed)[0].policy
 
 
 def _without_unused(

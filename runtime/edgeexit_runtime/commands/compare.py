@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from edgeexit.contenders import find_contenders
 from edgeexit.errors import UnreachableError
 from edgeexit.trials import FOLDS, steps
 from edgeexit_runtime.cascade import Cascade
+from edgeexit_runtime.commands.budgets import parse_budgets
 from edgeexit_runtime.gathering import Labels, gather, open_for, within_memory
 
 __all__ = ["compare_command"]
@@ -29,16 +29,6 @@ Examples:
 """
 
 
-def _budgets(context: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(word) for word in value.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(math.isfinite(budget) and budget > 0 for budget in found):
-        raise click.BadParameter(f"{value!r} is not a list of budgets such as 0.4,0.6,0.8", context, option)
-    return tuple(dict.fromkeys(found))
-
-
 @click.command("compare", epilog=EXAMPLES)
 @click.argument("bundle", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="What is measured on: a folder of classes, or an .npz.")
@@ -47,7 +37,7 @@ def _budgets(context: click.Context, option: click.Parameter, value: str) -> tup
     "--budgets",
     default="0.4,0.6,0.8",
     show_default=True,
-    callback=_budgets,
+    callback=parse_budgets,
     help="Largest mean costs, as shares of the whole model's MACs.",
 )
 @click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeexit.console import emit_json, say
 from edgeexit.contenders import find_contenders
 from edgeexit.errors import UsageError
 from edgeexit.reports.page import check_parts, render
+from edgeexit_runtime.commands.budgets import parse_budgets
 from edgeexit_runtime.gathering import Labels
 from edgeexit_runtime.reporting import Order, collect
 
@@ -29,16 +29,6 @@ Examples:
 """
 
 
-def _budgets(context: click.Context, option: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        found = tuple(float(word) for word in value.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(math.isfinite(budget) and budget > 0 for budget in found):
-        raise click.BadParameter(f"{value!r} is not a list of budgets such as 0.4,0.6,0.8", context, option)
-    return tuple(dict.fromkeys(sorted(found)))
-
-
 @click.command(epilog=EXAMPLES)
 @click.argument("bundle", type=click.Path())
 @click.option("--data", required=True, type=click.Path(), help="A folder with a subfolder per class, or an .npz.")
@@ -47,7 +37,7 @@ def _budgets(context: click.Context, option: click.Parameter, value: str) -> tup
     "--budgets",
     default="0.3,0.4,0.5,0.6,0.7,0.8,0.9",
     show_default=True,
-    callback=_budgets,
+    callback=parse_budgets,
     help="Mean costs to compare policies at, as shares of the whole model's MACs.",
 )
 @click.option(
@@ -98,7 +88,7 @@ def report(
     them all takes minutes; --policies chooses some.
     """
     contenders = [] if policies == NO_POLICIES else find_contenders([word.strip() for word in policies.split(",")])
-    order = Order(data, calibration, budgets, tuple(contenders), labels, samples, batch)
+    order = Order(data, calibration, tuple(sorted(budgets)), tuple(contenders), labels, samples, batch)
     _check_output(output)
     check_parts()
     found = collect(Bundle.open(bundle), order, threads=threads)
