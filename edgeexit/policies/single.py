@@ -9,7 +9,13 @@ import numpy as np
 
 from edgeexit.policies.base import Decision, Verdict
 
-__all__ = ["FEW_CLASSES", "first_row", "largest_probability", "rounded_thresholds"]
+__all__ = [
+    "FEW_CLASSES",
+    "first_row",
+    "largest_probability",
+    "rounded_thresholds",
+    "two_largest",
+]
 
 FEW_CLASSES = 64
 """Up to this many classes a loop in Python is quicker than NumPy."""
@@ -46,6 +52,17 @@ def rounded_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
             total, following = following, np.nextafter(following, np.float32(np.inf))
         rounded.append(2.0 / (float(total) + float(following)))
     return (*rounded, float("-inf"))
+
+
+def two_largest(row: Sequence[float]) -> tuple[float, float]:
+    """The largest and the second largest of at least two numbers."""
+    first = second = float("-inf")
+    for value in row:
+        if value > first:
+            first, second = value, first
+        elif value > second:
+            second = value
+    return first, second
 
 
 def first_row(decision: Decision) -> Verdict:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from edgeexit.calibration import Floating
 from edgeexit.manifest import PolicyEntry
 from edgeexit.policies.base import PLAIN, Decision, Setting, State, Verdict
-from edgeexit.policies.single import first_row
+from edgeexit.policies.single import FEW_CLASSES, first_row, two_largest
 from edgeexit.policies.stored import finite_tensor, positive_tensor
 
 __all__ = ["FLOOR", "StackedMargin", "log_softmax"]
@@ -37,6 +38,9 @@ FLOOR = -12.0
 TEMPERATURES = "policy.temperatures"
 WEIGHTS = "policy.weights"
 OFFSETS = "policy.offsets"
+
+_SMALL = 1 << 17  # products that are made at once
+_CLOSE = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +79,36 @@ class StackedMargin:
 
     def decide_one(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Verdict, State]:
         """See `Policy.decide_one`."""
-        own = log_softmax(logits * self._scales[exit_index])
-        both = np.concatenate([own, state[0]], axis=1)
-        evidence = log_softmax(both @ self.weights[exit_index] + self.offsets[exit_index])
-        decision, state = self._judge(exit_index, evidence)
-        return first_row(decision), state
+        classes = logits.shape[1]
+        if not 1 < classes <= FEW_CLASSES:
+            decision, state = self.decide(exit_index, logits, state)
+            return first_row(decision), state
+        values = [1.0, *log_probabilities(logits[0].tolist(), self._factors[exit_index])]
+        if exit_index:
+            values += state[0][0].tolist()
+        evidence = log_probabilities(np.array(values).dot(self._single_weights[exit_index]).tolist(), 1.0)
+        first, second = two_largest(evidence)
+        probability = exp(first)
+        score = probability - exp(second)
+        if abs(score - self.thresholds[exit_index]) < _CLOSE:  # so close that rounding decides: as in a batch
+            decision, state = self.decide(exit_index, logits, state)
+            return first_row(decision), state
+        leave = score > self.thresholds[exit_index] or exit_index == len(self.thresholds) - 1
+        return Verdict(score, probability, evidence.index(first), leave), (np.array([evidence], np.float32),)
+
+    @cached_property
+    def _factors(self) -> tuple[float, ...]:
+        return tuple(map(float, self._scales))
+
+    @cached_property
+    def _single_weights(self) -> tuple[NDArray[np.float64], ...]:
+        joined = self._joined.astype(np.float64)
+        return (joined[0, : 1 + self.offsets.shape[1]], *joined[1:])
+
+    @cached_property
+    def _joined(self) -> NDArray[np.float32]:
+        """(E, 1 + 2C, C): the offsets, then the weights."""
+        return np.ascontiguousarray(np.concatenate([self.offsets[:, None], self.weights], axis=1))
 
     def with_thresholds(self, thresholds: tuple[float, ...]) -> StackedMargin:
         """See `Policy.with_thresholds`."""
@@ -133,28 +162,45 @@ class StackedMargin:
         return cls(tuple(map(float, temperatures)), weights, offsets, tuple(thresholds))
 
     def _stack(self, exit_index: int, own: NDArray[np.float32], earlier: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class by class, so that a row's sum does not depend on the rows beside it, as a matrix product's may."""
-        weights = self.weights[exit_index]
-        evidence = np.repeat(self.offsets[exit_index][None], len(own), axis=0)
+        """Class by class, so that a row's sum does not depend on the rows beside it, as a matrix product's may.
+
+        A sum over an axis that is not the last adds term after term, as the loop does.
+        """
+        weights = self._joined[exit_index]
         sources = (own,) if exit_index == 0 else (own, earlier)
-        for part, values in enumerate(sources):
-            for c in range(own.shape[1]):
-                evidence += values[:, c : c + 1] * weights[part * own.shape[1] + c]
+        values = np.concatenate([np.ones((len(own), 1), np.float32), *sources], axis=1)
+        weights = weights[: values.shape[1]]
+        if values.size * weights.shape[1] <= _SMALL and weights.shape[1] > 1:
+            return log_softmax(np.add.reduce(values[:, :, None] * weights, axis=1))
+        evidence = np.repeat(weights[:1], len(own), axis=0)
+        for c in range(1, values.shape[1]):
+            evidence += values[:, c : c + 1] * weights[c]
         return log_softmax(evidence)
 
     def _judge(self, exit_index: int, evidence: NDArray[np.float32]) -> tuple[Decision, State]:
-        label = evidence.argmax(axis=1)
-        probability = np.exp(evidence[np.arange(len(label)), label])
-        second = np.exp(np.partition(evidence, -2, axis=1)[:, -2]) if evidence.shape[1] > 1 else np.float32(0)
+        probabilities = np.exp(evidence)
+        if evidence.shape[1] > 1:
+            probabilities.partition(evidence.shape[1] - 2, axis=1)
+            probability, second = probabilities[:, -1].copy(), probabilities[:, -2]
+        else:
+            probability, second = probabilities[:, 0], np.zeros(len(evidence), np.float32)
         score = probability - second
         leave = score >= np.float32(self.thresholds[exit_index])
         if exit_index == len(self.thresholds) - 1:
-            leave = np.ones(len(label), dtype=bool)
-        return Decision(score, probability, label, leave), (evidence,)
+            leave = np.ones(len(evidence), dtype=bool)
+        return Decision(score, probability, evidence.argmax(axis=1), leave), (evidence,)
 
 
 def log_softmax(logits: NDArray[Floating]) -> NDArray[Floating]:
     """Log-probabilities along axis 1, none below `FLOOR`; same dtype as the logits."""
-    centred = logits - logits.max(axis=1, keepdims=True)
-    least = logits.dtype.type(FLOOR)
-    return np.asarray(np.maximum(centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)), least))
+    centred = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    centred -= np.log(np.add.reduce(np.exp(centred), axis=1, keepdims=True))
+    return np.asarray(np.maximum(centred, logits.dtype.type(FLOOR), out=centred))
+
+
+def log_probabilities(row: Sequence[float], scale: float) -> list[float]:
+    """`log_softmax` of scale · row, in Python's numbers."""
+    top = max(row)
+    centred = [(value - top) * scale for value in row]
+    total = log(sum(map(exp, centred)))
+    return [max(value - total, FLOOR) for value in centred]
