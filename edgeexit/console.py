@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from edgeexit.interrupts import check_interrupt
 
-__all__ = ["Advance", "emit_json", "human_bytes", "human_count", "print_table", "progress", "say"]
+__all__ = ["Advance", "Coloured", "emit_json", "human_bytes", "human_count", "print_table", "progress", "say"]
 
 LINE_INTERVAL_S = 10.0
 PLAIN_WIDTH = 200
@@ -28,6 +28,13 @@ class Advance(Protocol):
 
     def __call__(self, n: int = 1) -> None:
         """Add `n` to what is done."""
+
+
+class Coloured(NamedTuple):
+    """A cell of a table that has a colour on a terminal."""
+
+    text: str
+    colour: str
 
 
 def say(text: str) -> None:
@@ -53,7 +60,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     Args:
         columns: The headings. The first column is set flush left, the others flush right; a heading
             that starts with "<" is set flush left too.
-        rows: As many cells a row as there are columns; None leaves a cell empty.
+        rows: As many cells a row as there are columns; None leaves a cell empty, `Coloured` colours it.
         title: A line above the table.
     """
     from rich.box import SIMPLE_HEAD
@@ -67,7 +74,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         justify: Any = "left" if index == 0 or heading.startswith("<") else "right"
         table.add_column(Text(heading.removeprefix("<")), justify=justify)
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        cells = (
+            cell if isinstance(cell, Coloured) else Coloured("" if cell is None else str(cell), "") for cell in row
+        )
+        table.add_row(*(Text(cell.text, style=cell.colour) for cell in cells))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
 

@@ -7,6 +7,7 @@
     │   └── ModelError                    a model that cannot be loaded, cut or split
     ├── UnreachableError    exit code 5   a budget or accuracy that no thresholds reach
     └── BackendError        exit code 6   a backend, device or package that is not there
+        ├── DeviceError                   a profile or target file that cannot be used, a device that is not as it says
         └── MissingPartError              names the package to install
 
 Each message says what came, what was expected and what to do. Exceptions of other
@@ -19,6 +20,7 @@ __all__ = [
     "BackendError",
     "BundleError",
     "DataError",
+    "DeviceError",
     "EdgeExitError",
     "MissingPartError",
     "ModelError",
@@ -83,6 +85,10 @@ class BackendError(EdgeExitError):
     """A backend or device is missing or failed."""
 
     exit_code = 6
+
+
+class DeviceError(BackendError):
+    """A profile or target file is damaged or of something else, or a device is not as one says."""
 
 
 class MissingPartError(BackendError):

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 FORMAT_NAME = "edgeexit-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 LAYOUT_HINT = "layout_hint."
 """Nodes whose names begin with this change no value: they keep a backend's data layout across a cut."""
@@ -64,8 +64,9 @@ class SegmentEntry(_Frozen, frozen=True, kw_only=True):
     earlier segments), by name. `outputs` are those that a later segment uses. `policy_inputs`
     are tensors of `exits.safetensors` with the same names, bound once. `logits` is the name of
     the output of shape (batch, classes), float32. `features` is the tensor inside the graph, float32
-    of shape (D,), from which a fitted head computes its logits; it is no output of the graph. Counts
-    are for one sample, backbone and head apart; `macs` and `params` leave the head out.
+    of shape (D,), from which a fitted head computes its logits; it is no output of the graph. `precision`
+    is that of the backbone's layers; heads are float32. Counts are for one sample, backbone and head apart;
+    `macs` and `params` leave the head out.
     """
 
     file: FileEntry
@@ -74,6 +75,7 @@ class SegmentEntry(_Frozen, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     logits: str
     features: TensorSpec | None = None
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     macs: int
     params: int
     head_macs: int
@@ -138,7 +140,9 @@ class CalibrationSummary(_Frozen, frozen=True, kw_only=True):
     """What was asked of the thresholds, and measured on the calibration split when they were chosen.
 
     Asked was either `max_drop`, with or without `delta`, or `budget` in `unit`. Format version 1 knows
-    `max_drop` alone.
+    `max_drop` alone. Where the export changed the model's precision, `reference_accuracy` is the
+    accuracy of the model as it came, and `max_drop` counts from there; otherwise it is None and
+    `max_drop` counts from `full_accuracy`, the whole model's in the bundle.
     """
 
     samples: int
@@ -149,6 +153,7 @@ class CalibrationSummary(_Frozen, frozen=True, kw_only=True):
     budget: float | None = None  # largest mean cost
     unit: Literal["macs", "ms"] | None = None  # a fraction of the whole model's MACs, or milliseconds
     method: str | None = None  # how the thresholds were found
+    reference_accuracy: float | None = None
     full_accuracy: float
     accuracy: float
     mean_cost: float

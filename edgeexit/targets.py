@@ -15,7 +15,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from edgeexit.errors import MissingPartError, UsageError
+from edgeexit.errors import DeviceError, MissingPartError, UsageError
+from edgeexit.files import read_small
 
 __all__ = [
     "Fact",
@@ -23,6 +24,7 @@ __all__ = [
     "PowerMode",
     "Quantity",
     "Settings",
+    "System",
     "Target",
     "VersionRange",
     "load_target",
@@ -32,10 +34,12 @@ __all__ = [
 UNITS = {"cores": "cores", "clock": "GHz", "memory": "GiB", "threads": "threads", "power": "W"}
 """The one unit in which each quantity is written."""
 
+MAX_BYTES = 64 * 1024
+
 Text = Annotated[str, Meta(min_length=1)]
 Version = Annotated[str, Meta(pattern=r"^\d+(\.\d+)*$")]
-Count = Annotated[int, Meta(ge=1)]
-Amount = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1, le=4096)]
+Amount = Annotated[float, Meta(gt=0, le=1e6)]  # with an end, since TOML can write infinity
 Value = TypeVar("Value")
 
 
@@ -88,24 +92,37 @@ class Settings(_Frozen, frozen=True):
 
     threads: Quantity[Count]
     spinning: Fact[bool]
+    arena: Fact[bool]
+    memory_pattern: Fact[bool]
     precision: Fact[Literal["fp32", "fp16", "int8"]]
+
+
+class System(_Frozen, frozen=True):
+    """The systems that the device usually runs, and the Python that comes with them."""
+
+    name: Fact[Text]
+    python: Fact[Text]
 
 
 class Target(_Frozen, frozen=True, kw_only=True):
     """A device.
 
+    `board` is how the name begins that the device itself gives in `/proc/device-tree/model`.
+
     Raises:
-        UsageError: From `load_target`, if the file does not fit this structure.
+        DeviceError: From `load_target`, if the file does not fit this structure.
     """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: Text
+    board: Fact[Text] | None = None
     architecture: Literal["aarch64", "x86_64"]
     cpu: Fact[Text]
     cores: Quantity[Count]
     clock: Quantity[Amount] | None = None
     memory: Quantity[Amount]
     settings: Settings
+    system: System | None = None
     jetson: Jetson | None = None
 
     @property
@@ -117,6 +134,16 @@ class Target(_Frozen, frozen=True, kw_only=True):
     def spinning(self) -> bool:
         """Whether idle threads wait in a busy loop."""
         return self.settings.spinning.value
+
+    @property
+    def arena(self) -> bool:
+        """Whether memory is kept for the next run."""
+        return self.settings.arena.value
+
+    @property
+    def memory_pattern(self) -> bool:
+        """Whether memory is planned beforehand for every shape."""
+        return self.settings.memory_pattern.value
 
     @property
     def precision(self) -> str:
@@ -136,14 +163,17 @@ def load_target(target: str | Path) -> Target:
         target: A name out of `target_names()`, or the path of a file that ends in `.toml`.
 
     Raises:
-        UsageError: The name is unknown, the file cannot be read, or a key, value or unit in it is wrong.
+        UsageError: The name is unknown, or the file cannot be read.
+        DeviceError: The file is no target: a key, value or unit in it is wrong.
     """
     if isinstance(target, Path) or target.endswith(".toml"):
         path = Path(target)
         try:
-            return _parse(path.read_bytes(), str(path))
+            return _parse(read_small(path, "target", MAX_BYTES, error=DeviceError), str(path))
         except OSError as error:
             raise UsageError(f"cannot read the target file {path}", got=error.strerror) from error
+        except ValueError as error:
+            raise UsageError("the target's path cannot be a path", got=repr(str(path))) from error
     shipped = _shipped()
     if target not in shipped:
         close = difflib.get_close_matches(target, shipped, n=1)
@@ -170,12 +200,12 @@ def _parse(content: bytes, file: str) -> Target:
         document = msgspec.toml.decode(content)
     except ImportError as error:  # Python 3.10 without tomli
         raise MissingPartError.package("reading targets", "tomli") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not valid TOML", got=error) from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DeviceError(f"{file} is not valid TOML", got=error) from error
     try:
         target = msgspec.convert(document, Target)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{file}: {_key(str(error))} cannot be used", got=error) from error
+        raise DeviceError(f"{file}: {_key(str(error))} cannot be used", got=error) from error
     _check_units(document, file)
     return target
 
@@ -197,5 +227,5 @@ def _check_units(value: object, file: str, key: str = "") -> None:
             where = f"{key}.{name}" if key else name
             unit = UNITS.get(name)
             if unit is not None and item["unit"] != unit:
-                raise UsageError(f"{file}: {where}.unit is not the unit of {name}", got=item["unit"], expected=unit)
+                raise DeviceError(f"{file}: {where}.unit is not the unit of {name}", got=item["unit"], expected=unit)
             _check_units(item, file, where)

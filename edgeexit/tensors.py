@@ -129,7 +129,7 @@ def _load_header(data: bytes, name: str) -> tuple[dict[str, _Entry], int]:
     start = _LENGTH.size + length
     try:
         return msgspec.json.decode(data[_LENGTH.size : start], type=dict[str, _Entry]), start
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BundleError(f"{name}: the header cannot be read", got=error) from error
 
 

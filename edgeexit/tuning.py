@@ -70,6 +70,7 @@ def tune(
     method: str | None = None,
     seed: int = 0,
     price: Pricing | None = None,
+    reference: NDArray[np.bool_] | None = None,
 ) -> Tuned:
     """Fit a policy and its thresholds.
 
@@ -83,6 +84,7 @@ def tune(
         seed: For whatever chance enters.
         price: The costs under the fitted policy, where the policy adds to them. The thresholds then
             reckon with these, and `costs` only guides the fit of the policy.
+        reference: (N,) whether the model that a loss is counted against is right; the last exit if None.
 
     Raises:
         UsageError: No such policy or method.
@@ -91,6 +93,8 @@ def tune(
     refuse_unreachable(goal, costs)
     budget = goal.limit if isinstance(goal, Budget) else None
     policy, trial = fit_on(name, logits, labels, costs, Setting(costs, budget, seed))
+    if reference is not None:
+        trial = replace(trial, reference=reference)
     if price is not None:
         costs = price(policy)
         trial = replace(trial, costs=costs)
@@ -109,6 +113,7 @@ def tune_all(
     method: str | None = None,
     seed: int = 0,
     price: Pricing | None = None,
+    reference: NDArray[np.bool_] | None = None,
 ) -> list[Tuned]:
     """`tune` several policies: those that meet the goal, the one that serves it best on these samples first.
 
@@ -120,7 +125,8 @@ def tune_all(
     refused: list[UnreachableError] = []
     for name in names:
         try:
-            found.append(tune(name, logits, labels, costs, goal, method=method, seed=seed, price=price))
+            tuned = tune(name, logits, labels, costs, goal, method=method, seed=seed, price=price, reference=reference)
+            found.append(tuned)
         except UnreachableError as error:
             refused.append(error)
     if not found:

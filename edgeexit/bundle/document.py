@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -11,21 +10,24 @@ import msgspec
 from edgeexit.bundle.layout import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from edgeexit.errors import BundleError
 from edgeexit.manifest import FORMAT_NAME, FORMAT_VERSION, Manifest
+from edgeexit.sealed import PREFIX, seal, unseal
 
 __all__ = ["PREFIX", "decode_manifest", "encode_manifest"]
 
-SINCE_VERSION_2 = {
-    "the manifest": frozenset({"statistics_file"}),
-    "calibration": frozenset({"delta", "budget", "unit", "method", "drift"}),
-    "a segment": frozenset({"features"}),
+LATER_KEYS = {
+    2: {
+        "the manifest": frozenset({"statistics_file"}),
+        "calibration": frozenset({"delta", "budget", "unit", "method", "drift"}),
+        "a segment": frozenset({"features"}),
+    },
+    3: {
+        "calibration": frozenset({"reference_accuracy"}),
+        "a segment": frozenset({"precision"}),
+    },
 }
-"""Keys by the object that has them."""
+"""Keys by the version that brought them, and the object that has them."""
 
-PREFIX = b'{"sha256": "'
-_SEPARATOR = b'",\n'
-_DIGEST_END = len(PREFIX) + 64
-_REST_START = _DIGEST_END + len(_SEPARATOR)
-_UNREADABLE = (ValueError, RecursionError, OverflowError)  # ValueError is msgspec's, json's and Unicode's
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)  # ValueError is json's and Unicode's
 
 
 class _Version(msgspec.Struct):
@@ -46,8 +48,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         raise BundleError(f"{MANIFEST_FILE}: a value has the wrong type", got=error) from error
     if decoded != manifest:
         raise BundleError(f"{MANIFEST_FILE}: a number is NaN or infinite, or a list stands where a tuple belongs")
-    rest = msgspec.json.format(compact, indent=2).removeprefix(b"{\n") + b"\n"
-    data = PREFIX + hashlib.sha256(rest).hexdigest().encode() + _SEPARATOR + rest
+    data = seal(compact)
     if len(data) > MAX_MANIFEST_BYTES:
         raise _too_large(len(data))
     return data
@@ -79,22 +80,7 @@ def _verified(data: bytes) -> bytes:
     """The JSON document without the digest in front, once the digest matched."""
     if len(data) > MAX_MANIFEST_BYTES:
         raise _too_large(len(data))
-    if not data.startswith(PREFIX) or data[_DIGEST_END:_REST_START] != _SEPARATOR:
-        raise BundleError(
-            f"{MANIFEST_FILE} does not begin as an EdgeExit manifest does",
-            got=repr(data[:24]),
-            expected=f"{PREFIX!r} and 64 hexadecimal digits",
-        )
-    rest = data[_REST_START:]
-    digest = hashlib.sha256(rest).hexdigest().encode()
-    if data[len(PREFIX) : _DIGEST_END] != digest:
-        raise BundleError(
-            f"{MANIFEST_FILE} does not match its digest, so it was altered or damaged",
-            got=f"sha256 {digest.decode()}",
-            expected=f"sha256 {data[len(PREFIX) : _DIGEST_END]!r}",
-            remedy="copy or export the bundle again",
-        )
-    return b"{" + rest
+    return unseal(data, MANIFEST_FILE, "manifest", error=BundleError, remedy="copy or export the bundle again")
 
 
 def _check_version(found: _Version) -> None:
@@ -116,16 +102,17 @@ def _check_version(found: _Version) -> None:
 
 
 def _check_keys_of_version(version: int, document: dict[str, Any]) -> None:
-    """Version 1 has none of the keys that came later; version 2 has all of them."""
+    """A version has all the keys that it or an earlier one brought, and none that came later."""
     objects = [("the manifest", document), ("calibration", document["calibration"])]
     for where, found in [*objects, *(("a segment", segment) for segment in document["segments"])]:
-        later = SINCE_VERSION_2[where]
-        if later & found.keys() != (later if version > 1 else frozenset()):
-            raise BundleError(
-                f"{MANIFEST_FILE}: {where} does not have the keys of format version {version}",
-                got=", ".join(sorted(found)),
-                expected=("with " if version > 1 else "without ") + ", ".join(sorted(later)),
-            )
+        for since, keys in LATER_KEYS.items():
+            later = keys.get(where, frozenset())
+            if later & found.keys() != (later if version >= since else frozenset()):
+                raise BundleError(
+                    f"{MANIFEST_FILE}: {where} does not have the keys of format version {version}",
+                    got=", ".join(sorted(found)),
+                    expected=("with " if version >= since else "without ") + ", ".join(sorted(later)),
+                )
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

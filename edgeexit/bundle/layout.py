@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 
 from edgeexit.bundle.files import read_exactly
+from edgeexit.digest import running_sha256, sha256
 from edgeexit.errors import BundleError
 from edgeexit.manifest import FileEntry, Manifest
 
@@ -46,7 +46,7 @@ def segment_path(index: int) -> str:
 
 def file_entry(path: str, data: bytes) -> FileEntry:
     """The manifest's entry for a file with this content."""
-    return FileEntry(path=path, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    return FileEntry(path=path, sha256=sha256(data), size_bytes=len(data))
 
 
 def names(manifest: Manifest) -> list[str]:
@@ -76,7 +76,7 @@ def check_streamed(entry: FileEntry, descriptor: int) -> int:
     Raises:
         BundleError: It ends early, or its hash differs.
     """
-    digest, crc, left = hashlib.sha256(), 0, entry.size_bytes
+    digest, crc, left = running_sha256(entry.size_bytes), 0, entry.size_bytes
     while left:
         piece = read_exactly(descriptor, min(left, _PIECE_BYTES))
         if not piece:

@@ -203,7 +203,8 @@ def _check_records(manifest: Manifest) -> None:
     if len(record.exit_shares) != len(manifest.exits):
         _refuse("calibration.exit_shares needs one share per exit", list(record.exit_shares))
     _check_fractions("calibration.exit_shares", record.exit_shares)
-    _check_fractions("calibration's accuracies", (record.accuracy, record.full_accuracy))
+    reference = () if record.reference_accuracy is None else (record.reference_accuracy,)
+    _check_fractions("calibration's accuracies", (record.accuracy, record.full_accuracy, *reference))
     if not (math.isfinite(record.mean_cost) and record.mean_cost >= 0):
         _refuse("calibration.mean_cost is unusable", record.mean_cost)
     _check_goal(record)

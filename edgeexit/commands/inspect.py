@@ -12,6 +12,7 @@ import numpy as np
 from edgeexit.bundle import Bundle
 from edgeexit.console import emit_json, human_bytes, human_count, print_table
 from edgeexit.manifest import Manifest, SegmentEntry, TensorSpec
+from edgeexit.precision import precision_of
 
 __all__ = ["boundaries", "describe", "inspect"]
 
@@ -52,6 +53,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "params": manifest.params,
         "segments_bytes": sum(segment.file.size_bytes for segment in manifest.segments),
         "input_bytes": sum(map(_bytes, manifest.inputs)),
+        "precision": precision_of(manifest),
         "classes": len(manifest.labels),
     }
     return {
@@ -84,7 +86,7 @@ def boundaries(manifest: Manifest) -> list[tuple[TensorSpec, ...]]:
     return found[::-1]
 
 
-def _segments(manifest: Manifest, model: dict[str, int]) -> list[dict[str, Any]]:
+def _segments(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for index, (segment, boundary) in enumerate(zip(manifest.segments, boundaries(manifest), strict=True)):
         crossing = sum(map(_bytes, boundary))
@@ -93,6 +95,7 @@ def _segments(manifest: Manifest, model: dict[str, int]) -> list[dict[str, Any]]
                 "index": index,
                 "file": segment.file.path,
                 "file_bytes": segment.file.size_bytes,
+                "precision": segment.precision,
                 "file_share": _share(segment.file.size_bytes, model["segments_bytes"]),
                 "macs": segment.macs,
                 "macs_share": _share(segment.macs, model["macs"]),
@@ -109,7 +112,7 @@ def _segments(manifest: Manifest, model: dict[str, int]) -> list[dict[str, Any]]
     return rows
 
 
-def _exits(manifest: Manifest, model: dict[str, int]) -> list[dict[str, Any]]:
+def _exits(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for index, (entry, segment) in enumerate(zip(manifest.exits, manifest.segments, strict=True)):
         rows.append(
@@ -128,7 +131,7 @@ def _exits(manifest: Manifest, model: dict[str, int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _check(segment: SegmentEntry, model: dict[str, int]) -> dict[str, Any]:
+def _check(segment: SegmentEntry, model: dict[str, Any]) -> dict[str, Any]:
     tensors_bytes = sum(_bytes(spec) for spec in segment.policy_inputs)
     return {
         "check_macs": segment.head_macs,
@@ -160,13 +163,13 @@ def _show(document: dict[str, Any]) -> None:
     inputs = ", ".join(f"{spec['name']} {spec['dtype']} {spec['shape']}" for spec in document["inputs"])
     facts = [
         ("bundle", f"{document['bundle']}, {human_bytes(document['size_bytes'])}, made from {sources}"),
-        ("model", f"{human_count(model['macs'])} MACs, {human_count(model['params'])} parameters"),
+        ("model", f"{_counts(model)}, {model['precision']}"),
         ("input", f"{inputs}, {human_bytes(model['input_bytes'])} a sample; {model['classes']} classes"),
         ("policy", f"{document['policy']}, fitted on {_origin(calibration)}"),
         (
             "result",
-            f"accuracy {calibration['accuracy']:.2%}, whole model {calibration['full_accuracy']:.2%} "
-            f"({_asked(calibration)}), mean cost {calibration['mean_cost']:.3f} of it",
+            f"accuracy {calibration['accuracy']:.2%}, whole model {calibration['full_accuracy']:.2%}"
+            f"{_before(calibration)} ({_asked(calibration)}), mean cost {calibration['mean_cost']:.3f} of it",
         ),
     ]
     if document["statistics_bytes"] is not None:
@@ -203,6 +206,15 @@ def _segment_row(row: dict[str, Any]) -> tuple[str, ...]:
         _percent(crossing["bytes_share"]),
         "" if crossing["input_ratio"] is None else f"{crossing['input_ratio']:.2f}",
     )
+
+
+def _counts(model: dict[str, Any]) -> str:
+    return f"{human_count(model['macs'])} MACs, {human_count(model['params'])} parameters"
+
+
+def _before(calibration: dict[str, Any]) -> str:
+    accuracy = calibration["reference_accuracy"]
+    return "" if accuracy is None else f", before its precision was changed {accuracy:.2%}"
 
 
 def _asked(calibration: dict[str, Any]) -> str:

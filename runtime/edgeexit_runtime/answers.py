@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.policies import Decision
+from edgeexit.policies import Decision, Verdict
 
 __all__ = ["Answer", "Answers", "Insight", "Resolved"]
 
@@ -44,15 +43,16 @@ class Resolved(NamedTuple):
     """Samples of one batch that were answered at the same exit."""
 
     exit: int
-    rows: NDArray[np.intp] | None  # (m,) rows of the batch; None: all of them, in order
+    rows: NDArray[np.intp] | None  # (m,) rows of the batch, in any order; None: all of them, in order
     decision: Decision  # m rows
-    degraded: NDArray[np.bool_] | None = None  # (m,); None: none of them
 
     @classmethod
     def some(
-        cls, exit_index: int, rows: NDArray[np.intp] | None, decision: Decision, chosen: NDArray[np.intp]
+        cls, exit_index: int, rows: NDArray[np.intp] | None, decision: Decision, chosen: NDArray[np.intp] | None
     ) -> Resolved:
-        """Only the `chosen` positions of a decision."""
+        """Only the `chosen` positions of a decision; all when None."""
+        if chosen is None:
+            return cls(exit_index, rows, decision)
         kept = Decision(
             score=decision.score[chosen],
             probability=decision.probability[chosen],
@@ -61,22 +61,32 @@ class Resolved(NamedTuple):
         )
         return cls(exit_index, chosen if rows is None else rows[chosen], kept)
 
-    def answers(self, start: int, reason: str | None) -> Iterator[Answer]:
-        """One answer a sample; `start` is the position of the batch's first sample in the stream."""
-        rows = range(len(self.decision.label)) if self.rows is None else self.rows.tolist()
-        degraded = repeat(False) if self.degraded is None else self.degraded.tolist()
-        columns = zip(
-            rows,
-            self.decision.label.tolist(),
-            self.decision.probability.tolist(),
-            self.decision.score.tolist(),
-            degraded,
-            strict=False,
+    @classmethod
+    def one(cls, exit_index: int, row: int, verdict: Verdict) -> Resolved:
+        """A single sample."""
+        decision = Decision(
+            score=np.array([verdict.score], np.float32),
+            probability=np.array([verdict.probability], np.float32),
+            label=np.array([verdict.label]),
+            leave=np.array([verdict.leave]),
         )
-        for row, label, probability, score, is_degraded in columns:
-            yield Answer(
-                start + row, label, probability, self.exit, score, is_degraded, reason if is_degraded else None
-            )
+        return cls(exit_index, np.array([row]), decision)
+
+    def answers(self, start: int, reason: str | None) -> Iterator[Answer]:
+        """One answer a sample, in the order of the batch.
+
+        Args:
+            start: The position of the batch's first sample in the stream.
+            reason: Why samples that this exit was not sure of are degraded; None if they are not.
+        """
+        score, probability, label, leave = self.decision
+        rows = np.arange(len(label)) if self.rows is None else self.rows
+        columns = (rows, label, probability, score, leave)
+        order = None if self.rows is None else rows.argsort()
+        ordered = (column.tolist() if order is None else column[order].tolist() for column in columns)
+        for row, label_, probability_, score_, leaves in zip(*ordered, strict=True):
+            degraded = reason is not None and not leaves
+            yield Answer(start + row, label_, probability_, self.exit, score_, degraded, reason if degraded else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,12 +136,17 @@ class Answers:
             reason=answer.reason,
         )
 
-    def put(self, resolved: Resolved) -> None:
-        """Write the answers of some rows."""
+    def put(self, resolved: Resolved, *, degrades: bool = False) -> None:
+        """Write the answers of some rows.
+
+        Args:
+            resolved: The rows and their answers.
+            degrades: Whether a sample that the exit was not sure of is degraded.
+        """
         rows: Any = slice(None) if resolved.rows is None else resolved.rows
         self.label[rows] = resolved.decision.label
         self.probability[rows] = resolved.decision.probability
         self.exit[rows] = resolved.exit
         self.score[rows] = resolved.decision.score
-        if resolved.degraded is not None:
-            self.degraded[rows] = resolved.degraded
+        if degrades:
+            self.degraded[rows] = ~resolved.decision.leave

@@ -1,65 +1,57 @@
-"""Benchmark: the cascade against the whole model, the bare chain and the ideal, in one interleaved run."""
+"""Benchmark: the cascade against whatever else could be run, in one interleaved run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit_runtime.bench_row import RIVAL, Row, row_of
 from edgeexit_runtime.cascade import Cascade
-from edgeexit_runtime.contenders import Chain, Whole
+from edgeexit_runtime.contenders import Chain
+from edgeexit_runtime.rivals import Rival
+from edgeexit_runtime.whole import Whole
 
-__all__ = ["POOL_SAMPLES", "Contenders", "Row", "bench_batch", "mixed_pool"]
+__all__ = ["POOL_SAMPLES", "Contenders", "Row", "bench_batch", "mixed_pool", "nobody_leaves"]
 
 POOL_SAMPLES = 128
 BLOCK_SAMPLES = 8
+STREAM_BATCHES = 16
 MIN_ROUNDS = 5
+BEYOND_ANY_SCORE = 1e30
+PAUSE_S = 0.02
+"""Longer than idle threads of other libraries burn a core before they sleep."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Contenders:
-    """What is compared. None: not to be had on this machine."""
+    """What is compared. None: not to be had on this machine, or not asked for.
+
+    Attributes:
+        cascade: The cascade.
+        chain: The segments with every exit disabled.
+        whole: The whole model, with the settings of the cascade's segments.
+        ideal: The segments without their checks.
+        default: The whole model, with the settings that ONNX Runtime has by itself.
+        full_length: The cascade, with thresholds at which nobody leaves.
+        stream: What runs batches one after another and pools the samples that stay.
+        rivals: By name.
+    """
 
     cascade: Cascade
     chain: Chain
     whole: Whole | None
     ideal: Chain | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One batch size. Milliseconds are per batch; None: not to be had on this machine.
-
-    Attributes:
-        batch: Samples per batch.
-        threads: CPU threads that one operator may use.
-        full_ms: The whole model.
-        chain_ms: The segments with every exit disabled.
-        cascade_ms: The cascade.
-        ideal_ms: What the same exits would cost with checks and compaction free.
-        chain_over_full: Chain / whole: for each block of batches the median of the rounds' ratios;
-            their mean, weighted by the blocks' times.
-        cascade_over_full: Cascade / whole, likewise.
-        realised_over_ideal: Ideal / cascade, likewise; 1 is perfect.
-        rounds: How often everything was timed.
-    """
-
-    batch: int
-    threads: int
-    full_ms: float | None
-    chain_ms: float | None
-    cascade_ms: float | None
-    ideal_ms: float | None
-    chain_over_full: float | None
-    cascade_over_full: float | None
-    realised_over_ideal: float | None
-    rounds: int
+    default: Callable[[Arrays], object] | None = None
+    full_length: Cascade | None = None
+    stream: Callable[[Sequence[Arrays]], object] | None = None
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
 
 
 def mixed_pool(
@@ -92,6 +84,11 @@ def mixed_pool(
     return {name: np.ascontiguousarray(array[rows]) for name, array in samples.items()}, exits[rows]
 
 
+def nobody_leaves(cascade: Cascade) -> Cascade:
+    """The same segments with thresholds above any score, so that every check is run and nobody leaves early."""
+    return cascade.with_policy(cascade.policy.with_thresholds((BEYOND_ANY_SCORE,) * cascade.exits))
+
+
 def bench_batch(
     contenders: Contenders,
     pool: Arrays,
@@ -100,12 +97,13 @@ def bench_batch(
     threads: int,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Row:
     """Time all contenders on the same batches, round after round.
 
     A round goes once over the pool, in blocks of a few batches. Every contender takes a block before
-    the next block begins, in an order that rotates, so that whatever else the machine does hits all
-    alike. The first round is not counted.
+    the next block begins, in an order that is drawn anew, so that whatever else the machine does, and
+    whatever a contender leaves in the cache, hits all alike. The first round is not counted.
 
     Args:
         contenders: What to compare.
@@ -114,33 +112,56 @@ def bench_batch(
         threads: What the contenders were opened with.
         seconds: How long to go on; at least `MIN_ROUNDS` rounds are counted all the same.
         clock: Seconds.
+        pause: Waits for so many seconds, after contenders whose threads go on spinning.
     """
     batches = list(_batches(pool, batch))
     per_block = max(1, BLOCK_SAMPLES // batch)
     blocks = [range(start, min(start + per_block, len(batches))) for start in range(0, len(batches), per_block)]
-    timed = _timed(contenders, batches, clock)
+    timed = _timed(contenders, batches, clock, pause if threads > 1 else _no_pause)
+    order = np.random.default_rng(0)
     rounds: list[list[list[float]]] = []
+    streams: list[float] = []
     start_s = clock()
     while len(rounds) <= MIN_ROUNDS or clock() - start_s < seconds:
-        rounds.append(_round(list(timed.values()), blocks, len(rounds)))
-    seconds_spent = np.array(rounds[1:]).transpose(2, 0, 1)
-    return _row(dict(zip(timed, seconds_spent, strict=True)), batch, threads, len(batches))
+        rounds.append(_round(list(timed.values()), blocks, order))
+        if contenders.stream is not None:
+            streams.append(_stream_s(contenders.stream, batches, clock))
+    spent = dict(zip(timed, np.array(rounds[1:]).transpose(2, 0, 1), strict=True))
+    missing = {
+        name: f"takes at most {rival.largest_batch} samples"
+        for name, rival in contenders.rivals.items()
+        if not _takes(rival, batch)
+    }
+    return row_of(spent, np.array(streams[1:]), batch=batch, threads=threads, batches=len(batches), missing=missing)
 
 
 Timed = Callable[[range], float]
 """Takes the batches of a block, and returns the seconds spent."""
 
 
-def _round(timed: Sequence[Timed], blocks: Sequence[range], number: int) -> list[list[float]]:
+def _no_pause(seconds: float) -> None:
+    """Go on at once."""
+
+
+def _round(timed: Sequence[Timed], blocks: Sequence[range], order: np.random.Generator) -> list[list[float]]:
     """Seconds by block and contender."""
     table = []
     for block in blocks:
         row = [0.0] * len(timed)
-        for i in range(len(timed)):
-            contender = (number + block.start + i) % len(timed)
+        for contender in order.permutation(len(timed)):
             row[contender] = timed[contender](block)
         table.append(row)
     return table
+
+
+def _stream_s(
+    stream: Callable[[Sequence[Arrays]], object], batches: Sequence[Arrays], clock: Callable[[], float]
+) -> float:
+    """Seconds per batch of a stream that is long enough to pool."""
+    many = [batches[i % len(batches)] for i in range(max(STREAM_BATCHES, len(batches)))]
+    start_s = clock()
+    stream(many)
+    return (clock() - start_s) / len(many)
 
 
 def _batches(pool: Arrays, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
@@ -149,47 +170,43 @@ def _batches(pool: Arrays, batch: int) -> Iterator[dict[str, NDArray[Any]]]:
         yield {name: array[start : start + batch] for name, array in pool.items()}
 
 
-def _timed(contenders: Contenders, batches: Sequence[Arrays], clock: Callable[[], float]) -> dict[str, Timed]:
-    def whole_call(run: Callable[[Arrays], object]) -> Timed:
+def _timed(
+    contenders: Contenders, batches: Sequence[Arrays], clock: Callable[[], float], pause: Callable[[float], None]
+) -> dict[str, Timed]:
+    def each(run: Callable[[int], object], pause_s: float = 0.0) -> Timed:
         def timed(block: range) -> float:
             start_s = clock()
             for i in block:
-                run(batches[i])
-            return clock() - start_s
+                run(i)
+            spent_s = clock() - start_s
+            if pause_s:
+                pause(pause_s)
+            return spent_s
 
         return timed
 
-    timed = {"cascade": whole_call(contenders.cascade.run), "chain": whole_call(contenders.chain)}
+    def whole(run: Callable[[Arrays], object], pause_s: float = 0.0) -> Timed:
+        return each(lambda i: run(batches[i]), pause_s)
+
+    timed = {"cascade": whole(contenders.cascade.run), "chain": whole(contenders.chain)}
     if contenders.whole is not None:
-        timed["full"] = whole_call(contenders.whole)
+        timed["full"] = whole(contenders.whole)
+    if contenders.default is not None:
+        timed["default"] = whole(contenders.default, PAUSE_S)
+    if contenders.full_length is not None:
+        timed["full_length"] = whole(contenders.full_length.run)
+    if contenders.ideal is None and not contenders.rivals:
+        return timed
+    exits = [contenders.cascade.run(batch).exit for batch in batches]
     if contenders.ideal is not None:
         survivors_s = contenders.ideal.survivors_s
-        exits = [contenders.cascade.run(batch).exit for batch in batches]
         timed["ideal"] = lambda block: sum(survivors_s(batches[i], exits[i], clock) for i in block)
+    size = len(exits[0])
+    for name, rival in contenders.rivals.items():
+        if _takes(rival, size):
+            timed[RIVAL + name] = each(lambda i, rival=rival: rival(batches[i], exits[i]), PAUSE_S)  # type: ignore[misc]
     return timed
 
 
-def _row(spent: Mapping[str, NDArray[np.float64]], batch: int, threads: int, batches: int) -> Row:
-    """Medians over the rounds. `spent` has seconds (rounds, blocks) for each contender."""
-
-    def ms(name: str) -> float | None:
-        return 1e3 * float(np.median(spent[name], axis=0).sum()) / batches if name in spent else None
-
-    def ratio(upper: str, lower: str) -> float | None:
-        if upper not in spent or lower not in spent:
-            return None
-        weights = np.median(spent[lower], axis=0)
-        return float(np.median(spent[upper] / spent[lower], axis=0) @ weights / weights.sum())
-
-    return Row(
-        batch=batch,
-        threads=threads,
-        full_ms=ms("full"),
-        chain_ms=ms("chain"),
-        cascade_ms=ms("cascade"),
-        ideal_ms=ms("ideal"),
-        chain_over_full=ratio("chain", "full"),
-        cascade_over_full=ratio("cascade", "full"),
-        realised_over_ideal=ratio("ideal", "cascade"),
-        rounds=len(spent["cascade"]),
-    )
+def _takes(rival: Rival, batch: int) -> bool:
+    return rival.largest_batch is None or batch <= rival.largest_batch

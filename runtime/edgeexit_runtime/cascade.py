@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,23 @@ from edgeexit.bundle import Bundle
 from edgeexit.errors import DataError, UsageError
 from edgeexit.manifest import Manifest, SegmentEntry
 from edgeexit.policies import Policy
-from edgeexit_runtime.answers import Answer, Answers, Insight, Resolved
-from edgeexit_runtime.backends import Backend, Handle, Lane, Segment, SessionSettings, load_backend
+from edgeexit_runtime.answers import Answer, Answers, Insight
+from edgeexit_runtime.backends import Backend, Handle, Segment, load_backend
 from edgeexit_runtime.batches import Batch, BatchChecker
-from edgeexit_runtime.compaction import compact, split
-from edgeexit_runtime.tap import tapped_entry, tapped_graph
-from edgeexit_runtime.wiring import wire
+from edgeexit_runtime.costmodel import CostModel, WholeBatches
+from edgeexit_runtime.lean import check_still_idle, idle_exits, without_heads
+from edgeexit_runtime.opening import check_count, cost_model, segment_entries, settings_for
+from edgeexit_runtime.resolver import Resolver
+from edgeexit_runtime.tap import tapped_graph
+from edgeexit_runtime.wiring import Step, wire
+
+if TYPE_CHECKING:
+    from edgeexit.profiles import Profile
+    from edgeexit_runtime.pooling import Pool
 
 __all__ = ["Cascade"]
+
+_LEAN_BACKENDS = ("onnxruntime",)
 
 
 class Cascade:
@@ -38,6 +48,10 @@ class Cascade:
         segments: The first K of the manifest's segments. If that is not all of them, samples that
             are unresolved after the last get its answer, marked as degraded.
         tapped: Whether the segments hand out features, as a last output.
+        costs: Decides how batches are run; as a whole, and always compacted, when None.
+
+        entries: What was opened, where that is not what the manifest says: segments with an empty `logits`
+            have no heads.
 
     Attributes:
         manifest: As given.
@@ -57,17 +71,24 @@ class Cascade:
         segments: Sequence[Segment],
         *,
         tapped: bool = False,
+        costs: CostModel | None = None,
+        entries: Sequence[SegmentEntry] | None = None,
     ) -> None:
-        _check_count(len(segments), manifest)
+        check_count(len(segments), manifest)
         self.manifest = manifest
         self.policy = policy
         self.exits = len(segments)
         self._backend = backend
         self._tapped = tapped
-        self._entries = _entries(manifest, self.exits, tapped)
-        self._lanes: list[Lane] = []
+        self._entries = segment_entries(manifest, self.exits, tapped) if entries is None else tuple(entries)
+        self._idle = frozenset(k for k, entry in enumerate(self._entries) if not entry.logits)
         self._checker = BatchChecker(manifest.inputs)
-        self._stages = tuple(zip(segments, wire(manifest.inputs, self._entries), strict=True))
+        self._segments = tuple(segments)
+        self._costs = WholeBatches() if costs is None else costs
+        wire(manifest.inputs, self._entries)  # refuses what does not fit together
+        self._resolver = Resolver(
+            policy, backend, self._segments, self._entries, manifest.inputs, len(manifest.labels), self._costs
+        )
         self._reason = (
             f"this tier runs {self.exits} of {len(manifest.segments)} segments and none of its exits was sure"
             if self.exits < len(manifest.segments)
@@ -84,6 +105,8 @@ class Cascade:
         backend: str | Backend = "onnxruntime",
         upto: int | None = None,
         tapped: bool = False,
+        profile: str | Path | Profile | None = None,
+        lean: bool = False,
     ) -> Cascade:
         """Open a bundle.
 
@@ -95,30 +118,44 @@ class Cascade:
             upto: Run only the first K segments; all of them when None.
             tapped: Let the segments hand out what the exits' heads read, for `insight`. It costs `run` a
                 copy of them.
+            profile: What `edgeexit profile` measured on this device, or its path: how batches are run is
+                decided by it. When None it is learned from the first batches. Answers do not depend on it.
+            lean: Leave out the heads of exits at which nobody leaves, where the policy does without them.
+                The cascade then has no `logits`, and takes no policy that needs those exits.
 
         Raises:
             BundleError: The bundle is incomplete, altered or malformed.
             BackendError: The backend is missing or cannot run it.
+            DeviceError: The profile is damaged or of another bundle; the target file cannot be used.
             UsageError: No such target or backend, or a number is out of range.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        settings = _settings(target, threads)
+        settings = settings_for(target, threads)
         engine = load_backend(backend) if isinstance(backend, str) else backend
         manifest, tensors, policy = opened.manifest, opened.exits, opened.policy()
         count = len(manifest.segments) if upto is None else upto
-        _check_count(count, manifest)
-        graphs = [opened.segment(k) for k in reversed(range(count))]
-        del opened  # and let go of each graph as soon as it is open: its bytes are needed once
+        check_count(count, manifest)
+        costs = cost_model(profile, manifest, count)
+        graphs = [opened.segment(k) for k in range(count)]
+        del opened
+        entries = segment_entries(manifest, count, tapped)
+        if lean and not tapped and engine.name in _LEAN_BACKENDS:
+            graphs, entries = without_heads(graphs, entries, idle_exits(policy, manifest, count))
+        graphs.reverse()  # and let go of each as soon as it is open: its bytes are needed once
         segments = [
             engine.open(tapped_graph(graphs.pop(), entry) if tapped else graphs.pop(), entry, tensors, settings)
-            for entry in _entries(manifest, count, tapped)
+            for entry in entries
         ]
-        return cls(manifest, policy, engine, segments, tapped=tapped)
+        return cls(manifest, policy, engine, segments, tapped=tapped, costs=costs, entries=entries)
 
     def with_policy(self, policy: Policy) -> Cascade:
-        """The same segments under another policy, or other thresholds. Nothing is opened again."""
-        segments = [segment for segment, _ in self._stages]
-        return Cascade(self.manifest, policy, self._backend, segments, tapped=self._tapped)
+        """The same segments under another policy, or other thresholds. Nothing is opened again.
+
+        Raises:
+            UsageError: The cascade is lean, and the policy needs an exit that was left out.
+        """
+        check_still_idle(self._idle, policy, self.manifest, self.exits)
+        return self._with(policy, self._segments)
 
     def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> Cascade:
         """The same segments with other tensors for some heads. Nothing is opened again.
@@ -135,9 +172,9 @@ class Cascade:
             self._backend.rebound(segment, entry, tensors)
             if any(spec.name in tensors for spec in entry.policy_inputs)
             else segment
-            for (segment, _), entry in zip(self._stages, self._entries, strict=True)
+            for segment, entry in zip(self._segments, self._entries, strict=True)
         ]
-        return Cascade(self.manifest, self.policy, self._backend, segments, tapped=self._tapped)
+        return self._with(self.policy, segments)
 
     def run(self, batch: Batch) -> Answers:
         """Answer a batch of any size, also of none.
@@ -152,41 +189,77 @@ class Cascade:
         """
         arrays, n = self._checker.check(batch)
         if n == 1:
-            return Answers.of_one(self._resolve_one(arrays, 0))
+            return Answers.of_one(self._answer(arrays, 0))
         answers = Answers.blank(n)
-        for resolved in self._resolve(arrays, n):
-            answers.put(resolved)
+        if n:
+            for resolved in self._resolver.batch(arrays, n):
+                answers.put(resolved, degrades=self._reason is not None)
         if self._reason is not None and answers.degraded.any():
             return replace(answers, reason=self._reason)
         return answers
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+    def stream(
+        self,
+        batches: Iterable[Batch],
+        *,
+        wait_ms: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Iterator[Answer]:
         """Answer batches one after another, each sample as soon as it is resolved.
 
         Samples that leave at an early exit come before samples of the same batch that need more;
         `Answer.index` says which is which.
 
+        Args:
+            batches: As for `run`.
+            wait_ms: How long what is left of a batch may wait for what is left of later ones, where a
+                sample costs less among many. It is looked at whenever a batch comes, and nobody is held any
+                longer once all batches are there. Nobody waits when None.
+            clock: Seconds.
+
         Raises:
             DataError: A name, dtype or shape differs from the manifest.
             BackendError: The device failed.
+            UsageError: `wait_ms` is below 0.
         """
+        if wait_ms is not None and not wait_ms >= 0:
+            raise UsageError("the time to wait is below 0", got=f"{wait_ms} ms", expected="milliseconds, 0 or more")
+        pool = None if wait_ms is None else self._pool(wait_ms / 1e3, clock)
         start = 0
         for batch in batches:
             arrays, n = self._checker.check(batch)
-            if n == 1:
-                yield self._resolve_one(arrays, start)
-            else:
-                for resolved in self._resolve(arrays, n):
+            if n == 1 and pool is None:
+                yield self._answer(arrays, start)
+            elif n and pool is not None and (pool or self._costs.pools(n)):
+                pool.add(arrays, start)
+                for resolved in pool.work():
+                    yield from resolved.answers(0, self._reason)
+            elif n:
+                for resolved in self._resolver.batch(arrays, n):
                     yield from resolved.answers(start, self._reason)
             start += n
+        if pool is not None:
+            for resolved in pool.finish():
+                yield from resolved.answers(0, self._reason)
+
+    def warm_up(self) -> None:
+        """Run every segment once on zeros, so that the first sample takes no longer than the rest.
+
+        Raises:
+            BackendError: The device failed.
+        """
+        self._resolver.warm_up()
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Every exit's logits, (K, n, classes), with nobody leaving.
 
         Raises:
+            UsageError: The cascade is lean, and has no head at some exit.
             DataError: A name, dtype or shape differs from the manifest.
             BackendError: The device failed.
         """
+        if self._idle:
+            raise UsageError("this cascade has no head at some exits", remedy="Cascade.open(…, lean=False)")
         arrays, n = self._checker.check(batch)
         if n == 0:
             return np.zeros((self.exits, 0, len(self.manifest.labels)), np.float32)
@@ -213,7 +286,7 @@ class Cascade:
     ) -> Iterator[tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
         """Every exit's features, where they come out, and logits, with nobody leaving."""
         tensors: list[Handle] = [self._backend.to_device(array) for array in arrays]
-        for (segment, step), entry in zip(self._stages, self._entries, strict=True):
+        for (segment, step), entry in zip(self._stages(), self._entries, strict=True):
             outputs, logits = segment.run(step.inputs(tensors))
             comes_out = self._tapped and entry.features is not None
             features = self._backend.to_host(outputs[-1]) if comes_out else None
@@ -221,70 +294,30 @@ class Cascade:
             del outputs
             yield features, logits
 
-    def _resolve_one(self, arrays: Sequence[NDArray[Any]], index: int) -> Answer:
-        """The answer to a single sample, the way that makes the least of everything around the segments."""
-        try:
-            lane = self._lanes.pop()
-        except IndexError:  # all in use by other threads, or none made yet
-            lane = self._backend.lane(
-                [segment for segment, _ in self._stages],
-                self._entries,
-                self.manifest.inputs,
-                len(self.manifest.labels),
-            )
-        try:
-            lane.start(arrays)
-            state = self.policy.start(1, len(self.manifest.labels))
-            for k in range(self.exits):
-                verdict, state = self.policy.decide_one(k, lane.run(k), state)
-                if verdict.leave:
-                    break
-        finally:
-            self._lanes.append(lane)
+    def _with(self, policy: Policy, segments: Sequence[Segment]) -> Cascade:
+        return Cascade(
+            self.manifest,
+            policy,
+            self._backend,
+            segments,
+            tapped=self._tapped,
+            costs=self._costs,
+            entries=self._entries,
+        )
+
+    def _stages(self) -> list[tuple[Segment, Step]]:
+        return list(zip(self._segments, wire(self.manifest.inputs, self._entries), strict=True))
+
+    def _pool(self, wait_s: float, clock: Callable[[], float]) -> Pool:
+        from edgeexit_runtime.pooling import Pool  # a single sample needs none
+
+        classes = len(self.manifest.labels)
+        asked = [bool(entry.logits) for entry in self._entries]
+        return Pool(self._stages(), asked, self._backend, self.policy, classes, self._costs, wait_s, clock)
+
+    def _answer(self, arrays: Sequence[NDArray[Any]], index: int) -> Answer:
+        """The answer to a single sample."""
+        k, verdict = self._resolver.one(arrays)
         degraded = self._reason is not None and not verdict.leave
         reason = self._reason if degraded else None
         return Answer(index, verdict.label, verdict.probability, k, verdict.score, degraded, reason)
-
-    def _resolve(self, arrays: Sequence[NDArray[Any]], n: int) -> Iterator[Resolved]:
-        """The samples of one batch in groups, as they leave."""
-        if n == 0:
-            return
-        tensors: list[Handle] = [self._backend.to_device(array) for array in arrays]
-        state = self.policy.start(n, len(self.manifest.labels))
-        rows: NDArray[np.intp] | None = None
-        for k, (segment, step) in enumerate(self._stages):
-            outputs, logits = segment.run(step.inputs(tensors))
-            decision, state = self.policy.decide(k, logits, state)
-            leaving = np.count_nonzero(decision.leave)
-            if leaving == len(decision.leave) or k == self.exits - 1:
-                yield Resolved(k, rows, decision, None if self._reason is None else ~decision.leave)
-                return
-            tensors = step.carry(tensors, outputs)
-            del outputs
-            if leaving:
-                gone, stay = split(decision.leave)
-                yield Resolved.some(k, rows, decision, gone)
-                tensors, state, rows = compact(self._backend, tensors, state, rows, stay)
-
-
-def _entries(manifest: Manifest, count: int, tapped: bool) -> tuple[SegmentEntry, ...]:
-    entries = manifest.segments[:count]
-    return tuple(map(tapped_entry, entries)) if tapped else entries
-
-
-def _check_count(segments: int, manifest: Manifest) -> None:
-    if not 1 <= segments <= len(manifest.segments):
-        raise UsageError(
-            "that is not a number of segments of this bundle",
-            got=segments,
-            expected=f"1 to {len(manifest.segments)}",
-        )
-
-
-def _settings(target: str | Path | None, threads: int | None) -> SessionSettings:
-    if target is None:
-        return SessionSettings(threads=1 if threads is None else threads)
-    from edgeexit.targets import load_target  # reads TOML, which a start without a target need not
-
-    device = load_target(target)
-    return SessionSettings(threads=device.threads if threads is None else threads, spinning=device.spinning)

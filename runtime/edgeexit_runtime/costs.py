@@ -1,20 +1,17 @@
-"""What it costs on this device until each exit answers, in milliseconds: measured now, or read from a file."""
+"""What it costs on this device until each exit answers, in milliseconds, measured now."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.errors import DataError
 from edgeexit_runtime.cascade import Cascade
 
-__all__ = ["exit_times_ms", "read_profile"]
+__all__ = ["exit_times_ms", "leaving_at"]
 
 ROUNDS = 7
 LEAST_RISE = 1e-6
@@ -46,7 +43,7 @@ def exit_times_ms(
     Raises:
         BackendError: The device failed.
     """
-    leaving = [_leaving_at(cascade, k) for k in range(cascade.exits)]
+    leaving = [leaving_at(cascade, k) for k in range(cascade.exits)]
     seconds = np.empty((rounds + 1, len(samples), cascade.exits))
     for number in range(rounds + 1):
         for i, sample in enumerate(samples):
@@ -58,45 +55,7 @@ def exit_times_ms(
     return _rising(1e3 * np.asarray(np.median(seconds[1:], axis=(0, 1))))
 
 
-class _Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    unit: Literal["ms"]
-    exits: tuple[float, ...]
-
-
-def read_profile(path: str | Path, exits: int) -> NDArray[np.float64]:
-    """Read what was measured before: `{"unit": "ms", "exits": [0.8, 1.9, 3.1]}`, from the start to each exit.
-
-    Args:
-        path: A JSON file.
-        exits: E.
-
-    Returns:
-        (E,) milliseconds.
-
-    Raises:
-        DataError: The file cannot be read, is something else, or its times are not E rising numbers.
-    """
-    try:
-        profile = msgspec.json.decode(Path(path).read_bytes(), type=_Profile)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read", got=error.strerror, expected="a profile") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not a profile", got=error, expected='{"unit": "ms", "exits": [milliseconds until each exit]}'
-        ) from error
-    times = np.asarray(profile.exits, dtype=np.float64)
-    if len(times) != exits:
-        raise DataError(f"{path} is not of this bundle", got=f"{len(times)} exits", expected=f"{exits} exits")
-    if not (np.isfinite(times).all() and times[0] > 0 and (np.diff(times) > 0).all()):
-        raise DataError(
-            f"{path} holds times that do not rise",
-            got=times.tolist(),
-            expected="positive milliseconds from the start to each exit, each more than the one before",
-        )
-    return times
-
-
-def _leaving_at(cascade: Cascade, exit_index: int) -> Cascade:
+def leaving_at(cascade: Cascade, exit_index: int) -> Cascade:
     """The cascade that everybody leaves at one exit."""
     thresholds = [float("inf")] * cascade.exits
     thresholds[exit_index] = -float("inf")

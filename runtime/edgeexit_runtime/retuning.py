@@ -108,7 +108,8 @@ def price_exits(request: Request, cascade: Cascade, dataset: Dataset) -> Prices:
     """What the exits cost, in the unit of the request. Times are measured now, or read.
 
     Raises:
-        DataError: The profile cannot be used, or a sample to time cannot be read.
+        DeviceError: The profile cannot be used.
+        DataError: A sample to time cannot be read.
         UnreachableError: The budget is out of reach.
     """
     if request.unit == "macs":
@@ -137,10 +138,12 @@ def retune(request: Request, policies: tuple[str, ...], data: CachedLogits, pric
 
 
 def _times(profile: Path | None, cascade: Cascade, dataset: Dataset) -> Prices:
-    from edgeexit_runtime.costs import exit_times_ms, read_profile
-
     if profile is not None:
-        return Prices(read_profile(profile, cascade.exits), None, str(profile))
+        from edgeexit.profiles import read_profile
+
+        return Prices(np.array(read_profile(profile, cascade.manifest).exits_ms), None, str(profile))
+    from edgeexit_runtime.costs import exit_times_ms
+
     samples = list(dataset.batches(1, choose_samples(dataset, TIMED_SAMPLES)))  # read before the clock starts
     return Prices(
         exit_times_ms(cascade, samples),

@@ -12,21 +12,21 @@ from __future__ import annotations
 import msgspec
 
 from edgeexit.manifest import SegmentEntry
+from edgeexit_runtime.protobuf import length_delimited
 
 __all__ = ["tapped_entry", "tapped_graph"]
 
 _MODEL_GRAPH = 7  # field numbers of onnx.proto: ModelProto.graph, GraphProto.output, ValueInfoProto.name
 _GRAPH_OUTPUT = 12
 _VALUE_NAME = 1
-_LENGTH_DELIMITED = 2
 
 
 def tapped_graph(data: bytes, entry: SegmentEntry) -> bytes:
     """The graph with its features as a last output; as it is where the entry names none."""
     if entry.features is None:
         return data
-    output = _field(_VALUE_NAME, entry.features.name.encode())
-    return data + _field(_MODEL_GRAPH, _field(_GRAPH_OUTPUT, output))
+    output = length_delimited(_VALUE_NAME, entry.features.name.encode())
+    return data + length_delimited(_MODEL_GRAPH, length_delimited(_GRAPH_OUTPUT, output))
 
 
 def tapped_entry(entry: SegmentEntry) -> SegmentEntry:
@@ -34,16 +34,3 @@ def tapped_entry(entry: SegmentEntry) -> SegmentEntry:
     if entry.features is None:
         return entry
     return msgspec.structs.replace(entry, outputs=(*entry.outputs, entry.features))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    groups = []
-    while value >= 0x80:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])

@@ -11,18 +11,14 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle import Bundle
 from edgeexit.errors import BundleError
+from edgeexit.precision import tolerance
 from edgeexit.replay import judge, replay
 from edgeexit_runtime.cascade import Cascade
 
-__all__ = ["LOGIT_TOLERANCE", "PROBABILITY_TOLERANCE", "SCORE_TOLERANCE", "Verification", "verify"]
-
-LOGIT_TOLERANCE = 1e-3
-"""How far a logit may be off: this fraction of itself and of the exit's largest logit together."""
-
-SCORE_TOLERANCE = 1e-3
-"""A score this close to its threshold (absolute up to 1, then relative) may fall on either side."""
+__all__ = ["PROBABILITY_TOLERANCE", "Verification", "verify"]
 
 PROBABILITY_TOLERANCE = 1e-3
+"""Between a recorded probability and the one that follows from the recorded logits."""
 
 REMEDY = "copy the bundle again; if that changes nothing, export it again"
 
@@ -48,8 +44,9 @@ class Verification:
 def verify(bundle: Bundle, cascade: Cascade) -> Verification:
     """Replay the golden samples one by one and as one batch.
 
-    Every exit's logits must agree within `LOGIT_TOLERANCE`, and every sample must leave at the same
-    exit with the same label, unless its score there is within `SCORE_TOLERANCE` of the threshold.
+    A logit may be off by the tolerance t of the segments' precision (`edgeexit.precision`): t of itself
+    and t of the exit's largest logit together. Every sample must leave at the same exit with the same
+    label, unless its score there is as close as t to the threshold, absolute up to 1, then relative.
 
     Args:
         bundle: The bundle.
@@ -85,7 +82,8 @@ class _Golden:
         self.logits = np.stack([check[f"logits.{k}"] for k in range(len(self.names))])
         self.labels, self.exits, self.probabilities = check["labels"], check["exits"], check["probabilities"]
         self.samples = len(self.labels)
-        self.at_threshold = _at_threshold(cascade, self.logits)
+        self.tolerance = tolerance(bundle.manifest)
+        self.at_threshold = _at_threshold(cascade, self.logits, self.tolerance)
 
     def batches(self, size: int) -> Iterator[dict[str, NDArray[Any]]]:
         for start in range(0, self.samples, size):
@@ -95,7 +93,7 @@ class _Golden:
         """The largest difference, as a fraction of its exit's largest logit."""
         scale = np.abs(self.logits).max(axis=(1, 2), keepdims=True)
         difference = np.abs(found - self.logits)
-        wrong = ~(difference <= LOGIT_TOLERANCE * (np.abs(self.logits) + scale))
+        wrong = ~(difference <= self.tolerance * (np.abs(self.logits) + scale))
         if wrong.any():
             k, sample, label = (int(i) for i in np.argwhere(wrong)[0])
             raise BundleError(
@@ -137,10 +135,10 @@ class _Golden:
             )
 
 
-def _at_threshold(cascade: Cascade, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _at_threshold(cascade: Cascade, logits: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
     """(E, g): whether a sample's score is so close to the exit's threshold that both sides will do."""
     scores = judge(cascade.policy, list(logits)).score
     thresholds = np.asarray(cascade.policy.thresholds, dtype=np.float64)[:, None]
     finite = np.where(np.isfinite(thresholds), thresholds, 0.0)
-    close = np.abs(scores - finite) <= SCORE_TOLERANCE * np.maximum(1.0, np.abs(finite))
+    close = np.abs(scores - finite) <= tolerance * np.maximum(1.0, np.abs(finite))
     return close & np.isfinite(thresholds)

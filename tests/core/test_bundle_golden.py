@@ -1,4 +1,4 @@
-"""The stored bytes of the format, literally: version 2, and version 1, which is still read.
+"""The stored bytes of the format, literally: version 3, and versions 2 and 1, which are still read.
 
 If one of these fails, the format has changed.
 """
@@ -58,9 +58,9 @@ CHECK = (
 )
 
 MANIFEST = """\
-{"sha256": "38ac83d4106f4f05a53beb521362a3a310c5fbe2da76a3f2d969e1551642a9db",
+{"sha256": "ac7623ed40c872876cc1b471d61ad7b0de475ac6d878948195af77ce4f10ee4b",
   "format": "edgeexit-bundle",
-  "version": 2,
+  "version": 3,
   "labels": [
     "cat",
     "dog",
@@ -103,6 +103,7 @@ MANIFEST = """\
       "outputs": [],
       "logits": "logits.0",
       "features": null,
+      "precision": "fp32",
       "macs": 100,
       "params": 10,
       "head_macs": 0,
@@ -136,6 +137,7 @@ MANIFEST = """\
     "budget": null,
     "unit": null,
     "method": null,
+    "reference_accuracy": null,
     "full_accuracy": 0.875,
     "accuracy": 0.875,
     "mean_cost": 0.5,
@@ -171,12 +173,23 @@ MANIFEST = """\
 }
 """
 
-ARCHIVE_SHA256 = "4fad140c7d62b8e47575232b63fef518d4622fbcf44fd9e8b27f5fa518cb71f0"
+ARCHIVE_SHA256 = "525ba792b7147465527db61245f5e7a2b9adc7778b9303fb2f109209e1c583f4"
 
+
+VERSION_2_SHA256 = "38ac83d4106f4f05a53beb521362a3a310c5fbe2da76a3f2d969e1551642a9db"
+VERSION_2 = signed(
+    MANIFEST.partition("\n")[2]
+    .replace('"version": 3', '"version": 2')
+    .replace('      "precision": "fp32",\n', "")
+    .replace('    "reference_accuracy": null,\n', "")
+    .encode()
+)
+"""The manifest as version 2 wrote it."""
 
 VERSION_1_SHA256 = "71fca5fe7b731532f8da1f503227920c02baa6bbcdde45044812ec46228d3542"
 VERSION_1 = signed(
-    MANIFEST.partition("\n")[2]
+    VERSION_2.decode()
+    .partition("\n")[2]
     .replace('"version": 2', '"version": 1')
     .replace('    "delta": null,\n    "budget": null,\n    "unit": null,\n    "method": null,\n', "")
     .replace(',\n    "drift": null\n', "\n")
@@ -186,10 +199,12 @@ VERSION_1 = signed(
 )
 """The manifest as version 1 wrote it."""
 
+EARLIER = {1: (VERSION_1, VERSION_1_SHA256), 2: (VERSION_2, VERSION_2_SHA256)}
+
 
 @pytest.fixture
 def golden(tmp_path: Path) -> Path:
-    """The folder of version 2, from nothing but the literals above."""
+    """The folder of this version, from nothing but the literals above."""
     (tmp_path / "segments").mkdir()
     (tmp_path / "manifest.json").write_bytes(MANIFEST.encode())
     (tmp_path / "segments/00.onnx").write_bytes(b"graph 0")
@@ -199,7 +214,7 @@ def golden(tmp_path: Path) -> Path:
 
 
 def test_the_version_is_the_one_these_bytes_are_of() -> None:
-    assert FORMAT_VERSION == 2
+    assert FORMAT_VERSION == 3
 
 
 def test_a_bundle_of_this_version_opens(golden: Path) -> None:
@@ -207,18 +222,38 @@ def test_a_bundle_of_this_version_opens(golden: Path) -> None:
     assert Bundle.open(golden).manifest == bundle_parts(segments=1)[0]
 
 
-def test_a_bundle_of_version_1_still_opens_and_says_what_it_said(golden: Path) -> None:
-    assert VERSION_1[12:76].decode() == VERSION_1_SHA256
-    (golden / "manifest.json").write_bytes(VERSION_1)
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_bundle_of_an_earlier_version_still_opens_and_says_what_it_said(golden: Path, version: int) -> None:
+    data, sha256 = EARLIER[version]
+    assert data[12:76].decode() == sha256
+    (golden / "manifest.json").write_bytes(data)
     assert opens(golden)
     newest, _ = bundle_parts(segments=1)
-    assert Bundle.open(golden).manifest == msgspec.structs.replace(newest, version=1)
+    assert Bundle.open(golden).manifest == msgspec.structs.replace(newest, version=version)
 
 
-def test_a_bundle_of_version_1_is_not_written_any_more(golden: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", EARLIER)
+def test_a_bundle_of_an_earlier_version_is_not_written_any_more(golden: Path, tmp_path: Path, version: int) -> None:
     manifest, contents = bundle_parts(segments=1)
     with pytest.raises(BundleError, match="only the newest format is written"):
-        write_bundle(tmp_path / "old", msgspec.structs.replace(manifest, version=1), contents)
+        write_bundle(tmp_path / "old", msgspec.structs.replace(manifest, version=version), contents)
+
+
+@pytest.mark.parametrize("version", EARLIER)
+@pytest.mark.parametrize("key", ['      "precision": "fp32",\n', '    "reference_accuracy": null,\n'])
+def test_a_key_of_this_version_in_an_earlier_one_is_refused(golden: Path, version: int, key: str) -> None:
+    earlier = EARLIER[version][0].decode().partition("\n")[2]
+    before = '      "macs": 100' if "precision" in key else '    "full_accuracy"'
+    (golden / "manifest.json").write_bytes(signed(earlier.replace(before, key + before).encode()))
+    with pytest.raises(BundleError, match=f"does not have the keys of format version {version}"):
+        Bundle.open(golden)
+
+
+@pytest.mark.parametrize("key", ['      "precision": "fp32",\n', '    "reference_accuracy": null,\n'])
+def test_a_key_of_this_version_that_is_missing_is_refused(golden: Path, key: str) -> None:
+    (golden / "manifest.json").write_bytes(signed(MANIFEST.partition("\n")[2].replace(key, "").encode()))
+    with pytest.raises(BundleError, match="does not have the keys of format version 3"):
+        Bundle.open(golden)
 
 
 def test_the_manifests_bytes_are_the_documented_ones() -> None:
@@ -240,7 +275,7 @@ def test_a_whole_archive_has_the_known_hash(tmp_path: Path) -> None:
 
 
 def test_the_next_version_is_refused_with_the_way_to_upgrade(golden: Path) -> None:
-    later = MANIFEST.partition("\n")[2].replace('"version": 2', '"version": 3')
+    later = MANIFEST.partition("\n")[2].replace('"version": 3', '"version": 4')
     (golden / "manifest.json").write_bytes(signed(later.encode()))
     with pytest.raises(BundleError, match=r"manifest\.json(.|\n)*newer format(.|\n)*upgrade"):
         Bundle.open(golden)

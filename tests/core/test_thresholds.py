@@ -66,7 +66,7 @@ def test_the_cost_is_close_to_the_best_of_all_thresholds(seed: int, limit: float
     found = drawn_material(seed, exits=3, samples=60, levels=8)
     outcome = measure(found, joint(found, MaxDrop(limit, reserve=0.0)))
     best = min(cost for cost, loss, _ in every_outcome(found) if loss <= limit + 1e-12)
-    assert outcome.mean_cost <= best + 0.04
+    assert outcome.mean_cost <= best + 0.04 + 1e-12
 
 
 def test_the_accuracy_is_mostly_the_best_of_all_thresholds_and_never_far_from_it() -> None:

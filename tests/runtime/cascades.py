@@ -39,12 +39,15 @@ COMMANDS = Commands(
         name: EntryPoint(name, f"edgeexit_runtime.commands.{name}:{command}", "edgeexit.commands")
         for name, command in {
             "bench": "bench",
+            "build": "build",
             "compare": "compare_command",
+            "doctor": "doctor",
             "drift": "drift",
             "eval": "eval_command",
             "report": "report",
             "install": "install",
             "rollback": "rollback",
+            "profile": "profile",
             "run": "run",
             "tune": "tune",
             "update": "update",
@@ -85,7 +88,7 @@ def fake_cascade(segments: int, functions: Sequence[SegmentFunction] | None = No
 
 def rows_run(cascade: Cascade) -> list[list[int]]:
     """For each segment the number of rows of each of its runs."""
-    return [segment.rows for segment, _ in cascade._stages]  # type: ignore[attr-defined]
+    return [segment.rows for segment in cascade._segments]  # type: ignore[attr-defined]
 
 
 def weights() -> dict[str, NDArray[np.float32]]:

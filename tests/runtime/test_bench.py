@@ -14,12 +14,14 @@ import pytest
 from edgeexit.bundle import Bundle
 from edgeexit_runtime import Cascade, SessionSettings
 from edgeexit_runtime.bench import MIN_ROUNDS, Contenders, bench_batch, mixed_pool
-from edgeexit_runtime.contenders import bare_chain, ideal_chain, merged_whole, whole_from_file
+from edgeexit_runtime.contenders import bare_chain, ideal_chain
+from edgeexit_runtime.whole import merged_whole, whole_from_file
 from runtime.cascades import COMMANDS, EXITS, F32, forward, tiny_parts, write_pair, write_tiny
 
 Cli = Callable[..., Any]
 
 SETTINGS = SessionSettings()
+QUICK = ("--seconds", 0, "--rivals", "none", "--no-memory")
 ROW_KEYS = [
     "batch",
     "threads",
@@ -48,7 +50,7 @@ def x(n: int) -> dict[str, Any]:
 
 
 def bench(cli: Cli, path: Path, *more: object) -> Any:
-    return cli("bench", path, "--seconds", 0, "--json", *more, commands=COMMANDS).document()
+    return cli("bench", path, *QUICK, "--json", *more, commands=COMMANDS).document()
 
 
 def test_there_is_a_row_with_the_promised_keys_for_every_batch_size(cli: Cli, path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_file_can_stand_for_the_whole_model(
 
 def test_a_file_that_is_no_model_ends_with_exit_code_4(cli: Cli, path: Path, tmp_path: Path) -> None:
     (tmp_path / "whole.onnx").write_bytes(b"nonsense")
-    outcome = cli("bench", path, "--whole", tmp_path / "whole.onnx", commands=COMMANDS)
+    outcome = cli("bench", path, *QUICK, "--whole", tmp_path / "whole.onnx", commands=COMMANDS)
     assert (outcome.code, "whole.onnx" in outcome.stderr) == (4, True)
 
 
@@ -111,7 +113,7 @@ def test_sizes_that_are_no_batch_sizes_are_a_usage_error(cli: Cli, path: Path, s
 
 
 def test_a_table_is_printed_for_people(cli: Cli, path: Path) -> None:
-    assert "ideal/cascade" in cli("bench", path, "--batch", "2", "--seconds", 0, commands=COMMANDS).stdout
+    assert "ideal/cascade" in cli("bench", path, "--batch", "2", *QUICK, commands=COMMANDS).stdout
 
 
 def test_a_file_whose_inputs_are_the_bundles_gets_its_samples(bundle: Bundle, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ class SureTheSecondTime:
 
 def test_the_state_of_the_policy_follows_the_survivors() -> None:
     manifest = fake_cascade(3).manifest
-    backend = FakeBackend([segment.function for segment, _ in fake_cascade(3)._stages])  # type: ignore[attr-defined]
+    backend = FakeBackend([segment.function for segment in fake_cascade(3)._segments])  # type: ignore[attr-defined]
     cascade = Cascade(manifest, SureTheSecondTime(), backend, backend.segments)  # type: ignore[arg-type]
     assert cascade.run(batch_of(9, 0, 9)).score.tolist() == [2, 2, 2]
     assert cascade.run(batch_of(9, 0, 9)).exit.tolist() == [1, 0, 1]

@@ -1,17 +1,13 @@
-"""What exits cost in milliseconds: measured in turn, or read from a file."""
+"""What exits cost in milliseconds, measured in turn."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pytest
 
-from edgeexit.errors import DataError
 from edgeexit_runtime import Cascade
-from edgeexit_runtime.costs import exit_times_ms, read_profile
+from edgeexit_runtime.costs import exit_times_ms
 from runtime.cascades import CLASSES, F32, batch_of, fake_cascade, rows_run
 
 SAMPLES = [{"x": batch_of(9)} for _ in range(3)]
@@ -76,46 +72,3 @@ def test_the_cascades_own_policy_stays_as_it_is() -> None:
     before = cascade.policy
     exit_times_ms(cascade, SAMPLES, rounds=1)
     assert cascade.policy == before
-
-
-def test_a_profile_is_read(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text('{"unit": "ms", "exits": [0.5, 2, 3.25]}')
-    np.testing.assert_array_equal(read_profile(tmp_path / "p.json", 3), [0.5, 2.0, 3.25])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"unit": "ms", "exits": [1.0, 2.0]}, "not of this bundle"),
-        ({"unit": "ms", "exits": []}, "not of this bundle"),
-        ({"unit": "ms", "exits": [1.0, 3.0, 2.0]}, "do not rise"),
-        ({"unit": "ms", "exits": [1.0, 1.0, 2.0]}, "do not rise"),
-        ({"unit": "ms", "exits": [0.0, 1.0, 2.0]}, "do not rise"),
-        ({"unit": "ms", "exits": [-1.0, 1.0, 2.0]}, "do not rise"),
-        ({"unit": "s", "exits": [1.0, 2.0, 3.0]}, "is not a profile"),
-        ({"exits": [1.0, 2.0, 3.0]}, "is not a profile"),
-        ({"unit": "ms"}, "is not a profile"),
-        ({"unit": "ms", "exits": ["1", "2", "3"]}, "is not a profile"),
-        ({"unit": "ms", "exits": [1.0, 2.0, None]}, "is not a profile"),
-        ({"unit": "ms", "exits": [1.0, 2.0, 3.0], "device": "pi"}, "is not a profile"),
-        ([1.0, 2.0, 3.0], "is not a profile"),
-    ],
-)
-def test_a_profile_that_cannot_be_used_is_refused(tmp_path: Path, content: object, words: str) -> None:
-    (tmp_path / "p.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=words):
-        read_profile(tmp_path / "p.json", 3)
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xfe", b'{"unit": "ms", "exits": [NaN]}', b'{"exits": 1e999}', b"[" * 9999]
-)
-def test_bytes_that_are_no_profile_are_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "p.json").write_bytes(data)
-    with pytest.raises(DataError, match="is not a profile"):
-        read_profile(tmp_path / "p.json", 3)
-
-
-def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.json cannot be read"):
-        read_profile(tmp_path / "none.json", 3)

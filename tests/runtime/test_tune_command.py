@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.bundles import snapshot
+from core.bundles import bundle_parts, snapshot
+from core.profiles import a_profile
 from edgeexit.bundle import Bundle
 from edgeexit.policies import POLICIES
+from edgeexit.profiles import write_profile
 from edgeexit.replay import replay
 from edgeexit.thresholds import METHODS
-from runtime.cascades import COMMANDS, EXITS, F32, forward, write_tiny
+from runtime.cascades import COMMANDS, EXITS, F32, forward, tiny_parts, write_tiny
 
 Cli = Callable[..., Any]
 
@@ -157,8 +158,9 @@ def test_a_guarantee_is_recorded(tune: Cli, tmp_path: Path) -> None:
 
 
 def profile(tmp_path: Path, *times: float) -> Path:
-    (tmp_path / "profile.json").write_text(json.dumps({"unit": "ms", "exits": times}))
-    return tmp_path / "profile.json"
+    path = tmp_path / "profile.json"
+    write_profile(path, a_profile(tiny_parts()[0], times))
+    return path
 
 
 def test_a_budget_in_milliseconds_reckons_with_the_profile(tune: Cli, tmp_path: Path) -> None:
@@ -273,16 +275,35 @@ def test_inputs_that_make_logits_overflow_end_with_exit_code_4(tune: Cli, tmp_pa
     assert "not finite" in outcome.stderr
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"unit": "ms", "exits": [1, 2]}', '{"unit": "ms", "exits": [3, 2, 1]}'])
-def test_a_profile_that_cannot_be_used_ends_with_exit_code_4(tune: Cli, tmp_path: Path, content: str) -> None:
-    (tmp_path / "bad.json").write_text(content)
-    outcome = tune("--budget", 5, "--unit", "ms", "--profile", tmp_path / "bad.json")
-    assert outcome.code == 4
-    assert "bad.json" in outcome.stderr
+def test_a_damaged_profile_ends_with_exit_code_6(tune: Cli, tmp_path: Path) -> None:
+    path = profile(tmp_path, 2.0, 10.0, 11.0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    outcome = tune("--budget", 5, "--unit", "ms", "--profile", path, "--json")
+    assert (outcome.code, outcome.stdout) == (6, "")
+    assert "profile.json does not match its digest" in outcome.stderr
 
 
-def test_a_profile_that_is_not_there_ends_with_exit_code_4(tune: Cli, tmp_path: Path) -> None:
-    assert tune("--budget", 5, "--unit", "ms", "--profile", tmp_path / "none.json").code == 4
+def test_a_profile_of_another_bundle_ends_with_exit_code_6(tune: Cli, tmp_path: Path) -> None:
+    write_profile(tmp_path / "other.json", a_profile(bundle_parts(EXITS)[0], (2.0, 10.0, 11.0)))
+    outcome = tune("--budget", 5, "--unit", "ms", "--profile", tmp_path / "other.json")
+    assert outcome.code == 6
+    assert "is of another bundle" in outcome.stderr
+
+
+def test_a_profile_that_is_not_there_ends_with_exit_code_6(tune: Cli, tmp_path: Path) -> None:
+    assert tune("--budget", 5, "--unit", "ms", "--profile", tmp_path / "none.json").code == 6
+
+
+def test_a_profile_stays_good_for_the_tuned_bundle(tune: Cli, cli: Cli, data: Path, tmp_path: Path) -> None:
+    path = profile(tmp_path, 2.0, 10.0, 11.0)
+    tune("--budget", 6, "--unit", "ms", "--profile", path, "--policy", "pooled-probability")
+    again = cli(
+        "tune", tmp_path / "tuned.eexit", "--data", data, "--budget", 6, "--unit", "ms", "--profile", path,
+        "-o", tmp_path / "again", commands=COMMANDS,
+    )  # fmt: skip
+    assert again.code == 0
 
 
 def test_the_bundle_is_not_written_over_itself(tune: Cli, bundle: Path, tmp_path: Path) -> None:

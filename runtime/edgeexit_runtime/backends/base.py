@@ -26,6 +26,9 @@ class SessionSettings:
         threads: CPU threads that one operator may use, at least 1.
         spinning: Whether idle threads burn their core while they wait. Several segments with
             spinning threads hinder one another.
+        arena: Whether memory is kept for the next run instead of being handed back to the system.
+        memory_pattern: Whether memory is planned beforehand for every shape of input. Segments then do
+            not find their inputs in the cache, because each has memory of its own.
 
     Raises:
         UsageError: `threads` is below 1.
@@ -33,6 +36,8 @@ class SessionSettings:
 
     threads: int = 1
     spinning: bool = False
+    arena: bool = True
+    memory_pattern: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -58,24 +63,38 @@ class Segment(Protocol):
 
 
 class Lane(Protocol):
-    """One sample's way through a chain of segments, in memory that is laid out beforehand.
+    """The way of some samples through a chain of segments, in memory that may be laid out beforehand.
 
-    At batch 1 the work around a segment counts, so a lane does none that could have been done when it
-    was made. A lane serves one sample at a time.
+    Around a segment that takes little time every bit of work counts, so a lane does none that could have
+    been done when it was made. A lane serves one batch at a time.
     """
 
     def start(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Take a sample: one array (1, …) per input of the model, in the order of the manifest."""
+        """Take samples: one array (n, …) per input of the model, in the order of the manifest.
+
+        The arrays are not written to, and may not change before `stop`.
+        """
 
     def run(self, index: int) -> NDArray[np.float32]:
-        """Run segment `index`, after all those before it.
+        """Run segment `index`, after all those before it, on all rows.
 
         Returns:
-            The exit's logits, (1, classes) float32. They hold until `start` is called again.
+            The exit's logits, (rows, classes) float32. They hold until `start` is called again.
 
         Raises:
             BackendError: The device failed.
         """
+
+    def keep(self, leave: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Compaction: let go of the rows in `leave`, (rows,), which are not all.
+
+        Returns:
+            Where the rows that are left were, (m,): the first row is now what row `order[0]` was. The lane
+            chooses the order.
+        """
+
+    def stop(self) -> None:
+        """Let go of the samples, wherever they are. Memory that was laid out beforehand stays."""
 
 
 class Backend(Protocol):
@@ -114,7 +133,12 @@ class Backend(Protocol):
         """
 
     def lane(
-        self, segments: Sequence[Any], entries: Sequence[SegmentEntry], inputs: Sequence[TensorSpec], classes: int
+        self,
+        segments: Sequence[Any],
+        entries: Sequence[SegmentEntry],
+        inputs: Sequence[TensorSpec],
+        classes: int,
+        capacity: int = 1,
     ) -> Lane:
         """A lane through segments that this backend opened, in order, each with its entry.
 
@@ -123,10 +147,14 @@ class Backend(Protocol):
             entries: What the manifest says about each.
             inputs: The model's inputs.
             classes: The number of classes.
+            capacity: The most samples that `start` will be given.
         """
 
     def take(self, handle: Handle, rows: NDArray[np.intp]) -> Handle:
         """The samples at `rows`, (m,) strictly increasing positions on axis 0."""
+
+    def concat(self, handles: Sequence[Handle]) -> Handle:
+        """The samples of several handles of one tensor in a row, at least one handle."""
 
     def to_device(self, array: NDArray[Any]) -> Handle:
         """Give a C-contiguous host array to the backend. The array may not change while it is in use."""

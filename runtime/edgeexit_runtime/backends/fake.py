@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgeexit.errors import BundleError
 from edgeexit.manifest import SegmentEntry, TensorSpec
 from edgeexit_runtime.backends.base import Handle, SessionSettings
-from edgeexit_runtime.wiring import Step, wire
+from edgeexit_runtime.backends.handles import HandleLane
 
 __all__ = ["FakeBackend", "FakeSegment", "SegmentFunction"]
 
@@ -51,25 +51,6 @@ class FakeSegment:
         outputs, logits = self.function(*inputs)
         self.rows.append(len(logits))
         return outputs, logits
-
-
-class FakeLane:
-    """A lane that lays out nothing beforehand."""
-
-    def __init__(self, segments: Sequence[FakeSegment], steps: Sequence[Step]) -> None:
-        self._stages = tuple(zip(segments, steps, strict=True))
-        self._tensors: list[Handle] = []
-
-    def start(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """See `Lane.start`."""
-        self._tensors = list(arrays)
-
-    def run(self, index: int) -> NDArray[np.float32]:
-        """See `Lane.run`."""
-        segment, step = self._stages[index]
-        outputs, logits = segment.run(step.inputs(self._tensors))
-        self._tensors = step.carry(self._tensors, outputs)
-        return logits
 
 
 class FakeBackend:
@@ -107,14 +88,19 @@ class FakeBackend:
         entries: Sequence[SegmentEntry],
         inputs: Sequence[TensorSpec],
         classes: int,
-    ) -> FakeLane:
+        capacity: int = 1,
+    ) -> HandleLane:
         """A lane that runs the segments, and so counts."""
-        return FakeLane(segments, wire(inputs, entries))
+        return HandleLane(self, segments, entries, inputs)
 
     def take(self, handle: Handle, rows: NDArray[np.intp]) -> Handle:
         """See `Backend.take`."""
         self.taken.append(len(rows))
         return handle[rows]
+
+    def concat(self, handles: Sequence[Handle]) -> Handle:
+        """See `Backend.concat`."""
+        return np.concatenate(handles)
 
     def to_device(self, array: NDArray[Any]) -> Handle:
         """The array itself."""

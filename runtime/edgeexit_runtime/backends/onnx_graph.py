@@ -1,4 +1,4 @@
-"""An ONNX graph in a session of ONNX Runtime, on the CPU. The only file that imports onnxruntime.
+"""An ONNX graph in a session of ONNX Runtime, on the CPU unless other providers are named.
 
 Batches go through `InferenceSession.run`: binding new arrays for every batch costs more than it saves, and
 `run_with_ort_values` costs most. Arrays that are bound once and for all save about 14 µs a run at batch 1.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cache
 from typing import Any
@@ -21,10 +21,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeexit.errors import BackendError, BundleError
+from edgeexit.errors import BundleError
 from edgeexit_runtime.backends.base import SessionSettings
+from edgeexit_runtime.backends.bound_graph import BoundGraph
+from edgeexit_runtime.backends.ort_errors import opening_error, running_error
 
-__all__ = ["Graph", "Shape", "describe_shape", "trim_heap"]
+__all__ = ["CPU_ONLY", "Graph", "Shape", "describe_shape", "trim_heap"]
+
+CPU_ONLY = ("CPUExecutionProvider",)
 
 ONNX_TYPES = {
     "bool": "bool",
@@ -35,7 +39,6 @@ ONNX_TYPES = {
 }
 """NumPy's name for what ONNX Runtime writes in the brackets of `tensor(…)`."""
 
-NEWER_THAN_THE_RUNTIME = ("NOT_IMPLEMENTED", "official released onnx opset", "Unsupported model IR version")
 FATAL_ONLY = 4
 
 Shape = tuple[int | None, ...]
@@ -54,10 +57,12 @@ class Graph:
         inputs: The inputs that `run` is given, in that order; the graph's own, without the constants, when None.
         outputs: The outputs that `run` returns, in that order; the graph's own when None.
         constants: Inputs that are bound once.
+        providers: ONNX Runtime's execution providers, the preferred one first, with their options.
 
     Attributes:
         inputs: As above.
         outputs: As above.
+        session: ONNX Runtime's session.
 
     Raises:
         BundleError: The graph cannot be read, or has other inputs or outputs than these.
@@ -73,9 +78,10 @@ class Graph:
         inputs: Sequence[str] | None = None,
         outputs: Sequence[str] | None = None,
         constants: Mapping[str, NDArray[Any]] | None = None,
+        providers: Sequence[Any] = CPU_ONLY,
     ) -> None:
         self.name = name
-        self._session, fed, made = _open_session(source, name, settings)
+        self.session, fed, made = _open_session(source, name, settings, providers)
         self._constants = {key: np.ascontiguousarray(value) for key, value in (constants or {}).items()}
         self.inputs = [key for key in fed if key not in self._constants] if inputs is None else list(inputs)
         self.outputs = list(made) if outputs is None else list(outputs)
@@ -92,34 +98,20 @@ class Graph:
         feeds = self._constants.copy()
         feeds.update(zip(self.inputs, inputs, strict=True))
         try:
-            results: list[NDArray[Any]] = self._session.run(self.outputs, feeds)
+            results: list[NDArray[Any]] = self.session.run(self.outputs, feeds)
         except Exception as error:  # its exceptions have no common base below Exception
-            raise _failure(self.name, error) from error
+            raise running_error(self.name, error) from error
         return results
 
-    def bound(self, arrays: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
-        """A call that runs the graph on these very arrays.
+    def bound(self, arrays: Mapping[str, NDArray[Any]]) -> BoundGraph:
+        """The graph on these very arrays.
 
         Args:
-            arrays: C-contiguous arrays by name, for every input to be read from and for every output
-                to be written into. They have the shapes that the graph takes and gives.
+            arrays: C-contiguous arrays by name, for inputs to be read from and for every output to be
+                written into. They have the shapes that the graph takes and gives. Inputs that are left
+                out must be fed before it is run.
         """
-        values = {
-            name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in {**arrays, **self._constants}.items()
-        }
-        binding = self._session.io_binding()
-        for name in (*self.inputs, *self._constants):
-            binding.bind_ortvalue_input(name, values[name])
-        for name in self.outputs:
-            binding.bind_ortvalue_output(name, values[name])
-
-        def run(session: Any = self._session, memory: object = (arrays, values)) -> None:
-            try:
-                session.run_with_iobinding(binding)
-            except Exception as error:
-                raise _failure(self.name, error) from error
-
-        return run
+        return BoundGraph(self.session, self.name, {**arrays, **self._constants}, self.outputs)
 
     def with_constants(self, constants: Mapping[str, NDArray[Any]]) -> Graph:
         """The same graph in the same session, with other values for the inputs that are bound once."""
@@ -156,32 +148,29 @@ class Graph:
             )
 
 
-def _open_session(source: bytes | str, name: str, settings: SessionSettings) -> tuple[Any, Tensors, Tensors]:
+def _open_session(
+    source: bytes | str, name: str, settings: SessionSettings, providers: Sequence[Any]
+) -> tuple[Any, Tensors, Tensors]:
     """A session on a graph's bytes or on the file at a path, with its inputs and outputs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = FATAL_ONLY
-    options.enable_mem_pattern = False
-    if _share_arena():
+    options.enable_mem_pattern = settings.memory_pattern
+    options.enable_cpu_mem_arena = settings.arena
+    if settings.arena and _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
     try:
         # without the fallback, which would try once more and print on standard output
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
         if hasattr(session, "_model_bytes"):
             session._model_bytes = None  # kept for a fallback that is off: the whole graph a second time
         trim_heap()
         return session, _tensors(session.get_inputs()), _tensors(session.get_outputs())
     except Exception as error:  # five types, UnicodeDecodeError among them, and no common base
-        if any(text in str(error) for text in NEWER_THAN_THE_RUNTIME):
-            raise BackendError(
-                f"ONNX Runtime {ort.__version__} is too old for {name}",
-                got=_first_line(error),
-                remedy="pip install --upgrade onnxruntime",
-            ) from error
-        raise BundleError(f"{name} is not a graph that ONNX Runtime can open", got=_first_line(error)) from error
+        raise opening_error(name, error) from error
 
 
 def trim_heap() -> None:
@@ -211,14 +200,6 @@ def _tensors(nodes: Sequence[ort.NodeArg]) -> Tensors:
         )
         for node in nodes
     }
-
-
-def _failure(name: str, error: Exception) -> BackendError:
-    return BackendError(f"ONNX Runtime failed while it ran {name}", got=_first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def describe_shape(shape: Shape) -> str:

@@ -11,59 +11,24 @@ from numpy.typing import NDArray
 from edgeexit.errors import BundleError
 from edgeexit.manifest import SegmentEntry, TensorSpec
 from edgeexit_runtime.backends.base import SessionSettings, policy_tensors
+from edgeexit_runtime.backends.lanes import OnnxRuntimeLane
 from edgeexit_runtime.backends.onnx_graph import Graph, describe_shape, trim_heap
 
-__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLane", "OnnxRuntimeSegment"]
+__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLane", "OnnxRuntimeSegment", "check_segment"]
 
 
 class OnnxRuntimeSegment:
     """See `Segment`."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, has_logits: bool = True) -> None:
         self.graph = graph
+        self.has_logits = has_logits
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], NDArray[np.float32]]:
         """See `Segment.run`."""
         outputs = self.graph.run(inputs)
-        logits = outputs.pop()
+        logits = outputs.pop() if self.has_logits else np.zeros((len(inputs[0]), 0), np.float32)
         return outputs, logits
-
-
-class OnnxRuntimeLane:
-    """See `Lane`. All arrays are made once, and every graph is bound to them.
-
-    Args:
-        graphs: One per segment.
-        entries: The segments' entries; their outputs are the boundary tensors.
-        inputs: The model's inputs.
-        classes: Per segment the number of classes, or None where the graph gives no logits.
-    """
-
-    def __init__(
-        self,
-        graphs: Sequence[Graph],
-        entries: Sequence[SegmentEntry],
-        inputs: Sequence[TensorSpec],
-        classes: Sequence[int | None],
-    ) -> None:
-        specs = (*inputs, *(spec for entry in entries for spec in entry.outputs))
-        arrays = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in specs}
-        self._inputs = [arrays[spec.name] for spec in inputs]
-        self._logits = [np.zeros((1, count or 0), np.float32) for count in classes]
-        self._runs = [
-            graph.bound(arrays if count is None else {**arrays, entry.logits: logits})
-            for graph, entry, count, logits in zip(graphs, entries, classes, self._logits, strict=True)
-        ]
-
-    def start(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """See `Lane.start`."""
-        for kept, array in zip(self._inputs, arrays, strict=True):
-            kept[...] = array
-
-    def run(self, index: int) -> NDArray[np.float32]:
-        """See `Lane.run`."""
-        self._runs[index]()
-        return self._logits[index]
 
 
 class OnnxRuntimeBackend:
@@ -74,23 +39,24 @@ class OnnxRuntimeBackend:
     def open(
         self, data: bytes, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]], settings: SessionSettings
     ) -> OnnxRuntimeSegment:
-        """See `Backend.open`."""
+        """See `Backend.open`. An entry with empty `logits` is of a graph without a head."""
         graph = Graph(
             data,
             entry.file.path,
             settings,
             inputs=[spec.name for spec in entry.inputs],
-            outputs=[*(spec.name for spec in entry.outputs), entry.logits],
+            outputs=[*(spec.name for spec in entry.outputs), *([entry.logits] if entry.logits else [])],
             constants=policy_tensors(entry, tensors),
         )
-        _check_segment(graph, entry)
-        return OnnxRuntimeSegment(graph)
+        check_segment(graph, entry)
+        return OnnxRuntimeSegment(graph, has_logits=bool(entry.logits))
 
     def rebound(
         self, segment: OnnxRuntimeSegment, entry: SegmentEntry, tensors: Mapping[str, NDArray[Any]]
     ) -> OnnxRuntimeSegment:
         """See `Backend.rebound`."""
-        return OnnxRuntimeSegment(segment.graph.with_constants(policy_tensors(entry, tensors)))
+        changed = segment.graph.with_constants(policy_tensors(entry, tensors))
+        return OnnxRuntimeSegment(changed, has_logits=segment.has_logits)
 
     def lane(
         self,
@@ -98,10 +64,14 @@ class OnnxRuntimeBackend:
         entries: Sequence[SegmentEntry],
         inputs: Sequence[TensorSpec],
         classes: int,
+        capacity: int = 1,
     ) -> OnnxRuntimeLane:
         """See `Backend.lane`."""
         trim_heap()  # by now the bundle has been let go
-        return OnnxRuntimeLane([segment.graph for segment in segments], entries, inputs, [classes] * len(entries))
+        graphs = [segment.graph for segment in segments]
+        return OnnxRuntimeLane(
+            graphs, entries, inputs, [classes if entry.logits else None for entry in entries], capacity
+        )
 
     def take(self, handle: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
         """See `Backend.take`. Neighbouring rows are not copied."""
@@ -109,6 +79,10 @@ class OnnxRuntimeBackend:
         if last - first + 1 == len(rows):
             return handle[first : last + 1]
         return handle.take(rows, axis=0)
+
+    def concat(self, handles: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """See `Backend.concat`. One handle alone is not copied."""
+        return handles[0] if len(handles) == 1 else np.concatenate(handles)
 
     def to_device(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array itself."""
@@ -119,13 +93,18 @@ class OnnxRuntimeBackend:
         return handle
 
 
-def _check_segment(graph: Graph, entry: SegmentEntry) -> None:
-    """Hold the graph against the manifest."""
+def check_segment(graph: Graph, entry: SegmentEntry) -> None:
+    """Hold a segment's graph against the manifest.
+
+    Raises:
+        BundleError: A tensor has another dtype or shape than the manifest says, or a fixed batch size.
+    """
     for spec in entry.policy_inputs:
         graph.expect(spec.name, spec.dtype, spec.shape)
     for spec in (*entry.inputs, *entry.outputs):
         graph.expect(spec.name, spec.dtype, (None, *spec.shape))
-    graph.expect(entry.logits, "float32", (None, None))
+    if entry.logits:
+        graph.expect(entry.logits, "float32", (None, None))
     for spec in entry.inputs:
         if graph.tensor(spec.name)[1][0] is not None:
             raise BundleError(

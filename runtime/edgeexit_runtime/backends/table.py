@@ -18,8 +18,26 @@ def _onnxruntime() -> Backend:
     return OnnxRuntimeBackend()
 
 
+def _cuda() -> Backend:
+    try:
+        from edgeexit_runtime.backends.cuda import CudaBackend
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise MissingPartError.package("the cuda backend", "onnxruntime-gpu") from error
+    return CudaBackend()
+
+
+def _tensorrt() -> Backend:
+    from edgeexit_runtime.backends.tensorrt.opening import on_this_machine
+
+    return on_this_machine()
+
+
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "onnxruntime": _onnxruntime,
+    "cuda": _cuda,
+    "tensorrt": _tensorrt,
 }
 
 
@@ -29,6 +47,7 @@ def load_backend(name: str) -> Backend:
     Raises:
         UsageError: No such backend.
         MissingPartError: Its library is not installed.
+        BackendError: It cannot be used on this machine; the message says why.
     """
     factory = BACKENDS.get(name)
     if factory is None:

@@ -12,6 +12,7 @@ from edgeexit.console import emit_json, print_table, progress
 from edgeexit.data import Dataset, open_data
 from edgeexit_runtime.backends import SessionSettings
 from edgeexit_runtime.cascade import Cascade
+from edgeexit_runtime.commands.backends import DEFAULT_BACKEND, backend_option
 from edgeexit_runtime.evaluation import choose_samples, evaluate, time_samples
 
 __all__ = ["eval_command"]
@@ -35,37 +36,42 @@ Examples:
     type=click.IntRange(0),
     help="Samples to time, drawn from all over the data; 0 leaves the times out.",
 )
+@backend_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def eval_command(bundle: str, data: str, batch: int, threads: int, timing_samples: int, as_json: bool) -> None:
+def eval_command(
+    bundle: str, data: str, batch: int, threads: int, timing_samples: int, backend: str, as_json: bool
+) -> None:
     """Evaluate BUNDLE on labelled data.
 
     The cascade answers every sample, and so does the whole model: the same segments with every exit
     disabled. Cost is the mean over the samples of what is spent until the exit that each took, heads
     included, as a fraction of the whole model's MACs. Times are milliseconds per sample at batch 1 over
     some of the samples, the cascade and the whole model in turn, three times each. The whole model is
-    merged from the segments where onnx is installed; otherwise its time is that of the segments with
-    all their heads, and full_ms_from says so.
+    merged from the segments where onnx is installed; otherwise, and with other backends than the default,
+    its time is that of the segments with all their heads, and full_ms_from says so.
     """
     opened = Bundle.open(bundle)
     manifest = opened.manifest
-    cascade = Cascade.open(opened, threads=threads)
+    cascade = Cascade.open(opened, threads=threads, backend=backend)
     dataset = open_data(data, manifest.inputs, manifest.preprocessing, manifest.labels)
     with progress("evaluating", len(dataset)) as advance:
         result = asdict(evaluate(cascade, dataset, batch=batch, advance=advance))
     exits = result.pop("exits")
-    document = {**result, **_times(opened, cascade, dataset, timing_samples, threads), "exits": exits}
+    document = {**result, **_times(opened, cascade, dataset, timing_samples, threads, backend), "exits": exits}
     if as_json:
         emit_json(document)
     else:
         _show(document)
 
 
-def _times(bundle: Bundle, cascade: Cascade, dataset: Dataset, count: int, threads: int) -> dict[str, Any]:
+def _times(
+    bundle: Bundle, cascade: Cascade, dataset: Dataset, count: int, threads: int, backend: str
+) -> dict[str, Any]:
     if count == 0:
         return {"mean_ms": None, "full_ms": None, "full_ms_from": None}
-    from edgeexit_runtime.contenders import merged_whole
+    from edgeexit_runtime.whole import merged_whole
 
-    whole = merged_whole(bundle, SessionSettings(threads=threads))
+    whole = merged_whole(bundle, SessionSettings(threads=threads)) if backend == DEFAULT_BACKEND else None
     samples = list(dataset.batches(1, choose_samples(dataset, count)))  # read before the clock starts
     mean_ms, full_ms = time_samples([cascade.run, whole or cascade.logits], samples)
     source = "segments with heads" if whole is None else "merged model"

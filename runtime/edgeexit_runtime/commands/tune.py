@@ -22,6 +22,7 @@ from edgeexit.thresholds import BUDGET_RESERVE, DROP_RESERVE, METHODS
 from edgeexit.tuning import Tuned, summarise
 from edgeexit_runtime import evaluation
 from edgeexit_runtime.cascade import Cascade
+from edgeexit_runtime.commands.backends import backend_option
 from edgeexit_runtime.gathering import Labels, gather, open_for, within_memory
 from edgeexit_runtime.retuning import Unit, price_exits, requested, retune
 
@@ -72,9 +73,10 @@ Examples:
     help="Standard errors to keep back of what the goal limits.  "
     f"[default: {DROP_RESERVE:g} of the loss, {BUDGET_RESERVE:g} of the cost]",
 )
-@click.option("--profile", type=click.Path(path_type=Path), help="With --unit ms: times measured before, as JSON.")
+@click.option("--profile", type=click.Path(path_type=Path), help="With --unit ms: the file of edgeexit profile.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples per run.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="CPU threads per operator.")
+@backend_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything random.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="A folder, or an archive if it ends in .eexit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -92,6 +94,7 @@ def tune(
     profile: Path | None,
     batch: int,
     threads: int,
+    backend: str,
     seed: int,
     output: str,
     as_json: bool,
@@ -108,9 +111,9 @@ def tune(
     policy, and the rest certifies.
 
     With --unit macs a budget of 0.5 is half of the whole model's MACs, exits included. With --unit ms it is
-    milliseconds a sample at batch 1 on this device. They are measured now, or read from --profile FILE:
-    {"unit": "ms", "exits": [0.8, 1.9, 3.1]}, the times from the start to each exit. A budget that cannot be
-    reached ends with exit code 5 and the range that can.
+    milliseconds a sample at batch 1 on this device. They are measured now, or read from the file that edgeexit
+    profile wrote, here or on the device that the bundle is for. A budget that cannot be reached ends with exit
+    code 5 and the range that can.
     """
     request = requested(
         max_drop=max_drop,
@@ -124,7 +127,7 @@ def tune(
     _check_places(bundle, output)
     opened = Bundle.open(bundle)
     exits = opened.manifest.exits
-    cascade = Cascade.open(opened, threads=threads)
+    cascade = Cascade.open(opened, threads=threads, backend=backend)
     dataset = within_memory(open_for(opened.manifest, data, labels), cascade)
     prices = price_exits(request, cascade, dataset)
     with progress("running all exits", len(dataset)) as advance:
