@@ -1,0 +1,1 @@
+"""As much of pycuda as is used, on the fake device."""
