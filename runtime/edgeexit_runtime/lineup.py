@@ -68,7 +68,7 @@ def line_up(
         EdgeExitError: Something cannot be opened.
     """
     settings = SessionSettings(threads=threads)
-    cascade = Cascade.open(bundle, threads=threads, profile=profile)
+    cascade = Cascade.open(bundle, threads=threads, profile=profile, lean=True)  # as edgeexit run opens it
     model = merged_whole(bundle, settings) if whole is None else whole_from_file(whole, bundle, settings)
 
     def streamed(batches: Sequence[Arrays]) -> int:
@@ -80,7 +80,7 @@ def line_up(
         whole=model,
         ideal=ideal_chain(bundle, settings),
         default=None if model is None else as_it_comes(model, threads),
-        full_length=nobody_leaves(cascade) if full_length else None,
+        full_length=nobody_leaves(Cascade.open(bundle, threads=threads, profile=profile)) if full_length else None,
         stream=None if stream_wait_ms is None else streamed,
         rivals=rivals.ready,
     )

@@ -113,7 +113,7 @@ def main(words: Sequence[str]) -> None:
 def _cascade(path: str, threads: int) -> Callable[[Arrays], object]:
     from edgeexit_runtime.cascade import Cascade
 
-    return Cascade.open(path, threads=threads).run
+    return Cascade.open(path, threads=threads, lean=True).run
 
 
 def _whole(path: str, threads: int) -> Callable[[Arrays], object]:

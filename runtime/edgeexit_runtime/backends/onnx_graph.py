@@ -162,6 +162,7 @@ def _open_session(
     if settings.arena and _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # where 8-bit products would saturate
     try:
         # without the fallback, which would try once more and print on standard output
         session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)

@@ -88,11 +88,12 @@ def bench(
 
     In ONNX Runtime with the settings of the cascade: full is the whole model, merged from the segments where onnx
     is installed, or given with --whole. chain is the segments one after another with every exit disabled and, where
-    onnx is installed, early heads left out. cascade is Cascade.run. ideal is what the same exits would cost if
-    checks and compaction were free: the segments without their fitted heads, each on the samples that get there,
-    nothing else timed. full_length, with --nobody-leaves, is the cascade with thresholds that no score reaches,
-    every check run. stream, with --stream, is Cascade.stream over 16 batches or more. default is the whole model in
-    ONNX Runtime as it comes, with nothing but the threads set. What needs onnx is null where it is missing.
+    onnx is installed, early heads left out. cascade is Cascade.run, opened as edgeexit run does. ideal is what the
+    same exits would cost if checks and compaction were free: the segments without their fitted heads, each on the
+    samples that get there, nothing else timed. full_length, with --nobody-leaves, is the cascade with thresholds
+    that no score reaches, every check run. stream, with --stream, is Cascade.stream over 16 batches or more.
+    default is the whole model in ONNX Runtime as it comes, with nothing but the threads set. What needs onnx is
+    null where it is missing.
 
     Rivals run the same multi-exit model: eager and compiled in PyTorch, the graphs rewritten with batch
     normalisation already folded; if as one ONNX graph with nested If, written as torch.onnx.export does; if-local
@@ -181,8 +182,9 @@ def _show(document: dict[str, Any], rows: list[Row]) -> None:
         if isinstance(memory, dict):
             resident, peak = (memory[key] / 1e6 for key in ("resident_bytes", "peak_bytes"))
             print(f"memory of the {name}: {resident:.0f} MB open, {peak:.0f} MB after {document['memory']['batch']}")
-    for name, reason in document["rivals_missing"].items():
-        print(f"without {name}: {reason}")
+    missing: dict[str, str] = document["rivals_missing"]
+    for reason in dict.fromkeys(missing.values()):
+        print(f"without {', '.join(name for name in missing if missing[name] == reason)}: {reason}")
     if document["chain_includes_heads"]:
         print("without onnx: the chain runs its heads, and there is no ideal; pip install onnx")
 

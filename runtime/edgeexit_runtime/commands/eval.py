@@ -10,6 +10,7 @@ import click
 from edgeexit.bundle import Bundle
 from edgeexit.console import emit_json, print_table, progress
 from edgeexit.data import Dataset, open_data
+from edgeexit.precision import precision_of
 from edgeexit_runtime.backends import SessionSettings
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.commands.backends import DEFAULT_BACKEND, backend_option
@@ -49,6 +50,9 @@ def eval_command(
     some of the samples, the cascade and the whole model in turn, three times each. The whole model is
     merged from the segments where onnx is installed; otherwise, and with other backends than the default,
     its time is that of the segments with all their heads, and full_ms_from says so.
+
+    Where the export changed the model's precision, the model as it was before is not in the bundle:
+    its accuracy on the calibration split is given instead, beside that of the whole model in the bundle.
     """
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -57,7 +61,18 @@ def eval_command(
     with progress("evaluating", len(dataset)) as advance:
         result = asdict(evaluate(cascade, dataset, batch=batch, advance=advance))
     exits = result.pop("exits")
-    document = {**result, **_times(opened, cascade, dataset, timing_samples, threads, backend), "exits": exits}
+    calibration = manifest.calibration
+    precision = {
+        "precision": precision_of(manifest),
+        "calibration_reference_accuracy": calibration.reference_accuracy,
+        "calibration_full_accuracy": calibration.full_accuracy,
+    }
+    document = {
+        **result,
+        **_times(opened, cascade, dataset, timing_samples, threads, backend),
+        **precision,
+        "exits": exits,
+    }
     if as_json:
         emit_json(document)
     else:
@@ -88,6 +103,12 @@ def _show(document: dict[str, Any]) -> None:
     print_table(["exit", "share", "accuracy", "cost"], rows, title=f"{document['samples']} samples")
     saved, drop = 1 - document["mean_cost"], document["accuracy_drop"]
     print(f"saved {100 * saved:.1f} % of the MACs at a loss of {100 * drop:.2f} points of accuracy")
+    if document["calibration_reference_accuracy"] is not None:
+        before, after = document["calibration_reference_accuracy"], document["calibration_full_accuracy"]
+        print(
+            f"in {document['precision']}: when it was exported, the whole model had {_percent(after)} "
+            f"on the calibration split, and {_percent(before)} before"
+        )
     if document["mean_ms"] is not None:
         mean_ms, full_ms = document["mean_ms"], document["full_ms"]
         print(f"{mean_ms:.2f} ms a sample, the whole model {full_ms:.2f} ms ({document['full_ms_from']})")

@@ -19,6 +19,7 @@ FORGET_AFTER = 4096.0
 COPY_BYTES_PER_S = 2e9
 COPY_CALL_S = 5e-6
 NEAR = 0.97
+POOLING_PAYS = 0.9
 
 
 class CostTable:
@@ -95,11 +96,11 @@ class CostTable:
         return next(size for size in sizes if NEAR * self.step_s(index, size) / size <= least)
 
     def pools(self, n: int) -> bool:
-        """See `CostModel.pools`."""
-        waiting = ((index, max(n * share, 1.0)) for index, share in enumerate(self.reach()))
-        return any(
-            NEAR * self.step_s(index, rows) / rows > self._least_row_s(index) for index, rows in waiting if index
-        )
+        """See `CostModel.pools`. In a pool every step finds as many rows as it likes best."""
+        reach = self.reach()
+        pooled_s = sum(share * self._least_row_s(index) for index, share in enumerate(reach))
+        size = self.best(n)
+        return pooled_s < POOLING_PAYS * self.batch_s(size, reach) / size
 
     def ran(self, index: int, rows: int, seconds: float) -> None:
         """See `CostModel.ran`."""
