@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test check format lint types bench clean
+.PHONY: help install demo test test-aarch64 test-lower-bounds check format lint types bench clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-16s%s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-25s%s\n' "$$name" "$$what"; done
 
 install: $(STAMP) ## make .venv and install everything into it, at the versions in constraints.txt
 
@@ -22,6 +22,13 @@ demo: $(STAMP) ## train, export and run a small cascade on scikit-learn's digits
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+test-aarch64: $(STAMP) ## run the device side on emulated aarch64, with bundles made here, or BUNDLE=… too
+	@PYTHONPATH=tests $(BIN)/python -m aarch64.emulation
+	EDGEEXIT_AARCH64=1 EDGEEXIT_AARCH64_BUNDLE="$(if $(filter file,$(origin BUNDLE)),,$(BUNDLE))" $(BIN)/python -m pytest tests/aarch64
+
+test-lower-bounds: $(STAMP) ## run the device side's tests with the oldest Python and packages that it says it takes
+	@PYTHONPATH=tests $(BIN)/python -m lower_bounds.environment $(if $(LOWER_PYTHON),--python $(LOWER_PYTHON))
 
 check: format lint types test ## formatter, linter, strict type checker and tests
 

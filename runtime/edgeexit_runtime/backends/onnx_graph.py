@@ -22,6 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeexit.errors import BundleError
+from edgeexit.precision import products_saturate
 from edgeexit_runtime.backends.base import SessionSettings
 from edgeexit_runtime.backends.bound_graph import BoundGraph
 from edgeexit_runtime.backends.ort_errors import opening_error, running_error
@@ -162,7 +163,8 @@ def _open_session(
     if settings.arena and _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
-    options.add_session_config_entry("session.x64quantprecision", "1")  # where 8-bit products would saturate
+    if products_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         # without the fallback, which would try once more and print on standard output
         session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
