@@ -18,7 +18,7 @@ from edgeexit_exporters.macs import count_macs, count_params
 from edgeexit_exporters.normalise import keep_outputs
 from edgeexit_exporters.probe import PROBE_BATCHES, TensorInfo, probe
 
-__all__ = ["Analysis", "analyse"]
+__all__ = ["Analysis", "analyse", "reanalyse"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,31 @@ def analyse(models: Sequence[onnx.ModelProto], names: Sequence[str], feeds: Mapp
     analysis = Analysis(graph, infos, count_macs(graph, infos), _stages(graph, len(models)), own, classes)
     _check_order(analysis, names)
     return analysis
+
+
+def reanalyse(
+    analysis: Analysis,
+    model: onnx.ModelProto,
+    infos: Mapping[str, TensorInfo] | None = None,
+    *,
+    feeds: Mapping[str, NDArray[Any]] | None = None,
+) -> Analysis:
+    """The analysis of an altered model with the same exits and the same stages.
+
+    Args:
+        analysis: Of the model before.
+        model: Normalised, the own exits' logits under their old names; names of a cascade's nodes begin
+            as before.
+        infos: What is known of its tensors; measured if None.
+        feeds: Example inputs, at least 3 rows, where something is to be measured.
+
+    Raises:
+        ModelError: The altered model does not run.
+    """
+    graph = Graph(model)
+    known = probe(graph, feeds or {}) if infos is None else infos
+    stages = _stages(graph, len(analysis.stages) or 1)
+    return Analysis(graph, known, count_macs(graph, known), stages, analysis.own, analysis.classes)
 
 
 def _check_order(analysis: Analysis, names: Sequence[str]) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-
 from edgeexit.errors import ModelError, UsageError
 from edgeexit_exporters.graph import Graph, bits
 from edgeexit_exporters.probe import TensorInfo
@@ -124,7 +122,7 @@ def candidates(
 
 def is_feature(info: TensorInfo) -> bool:
     """Whether an exit head can read this tensor."""
-    return info.batched and len(info.axes) in _FEATURE_RANKS and np.issubdtype(np.dtype(info.dtype), np.floating)
+    return info.batched and len(info.axes) in _FEATURE_RANKS and info.continuous
 
 
 def evenly_spread(cuts: Sequence[Cut], number: int, total: int) -> list[Cut]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeexit.bundle import check_destination, write_bundle
 from edgeexit.console import progress
 from edgeexit.data import Dataset
-from edgeexit.errors import UsageError
+from edgeexit.errors import UnreachableError, UsageError
 from edgeexit.manifest import Manifest
 from edgeexit.policies import AUTO, MaxProbability, Policy
 from edgeexit.replay import judge
@@ -21,11 +21,12 @@ from edgeexit.tuning import tune_all
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.cuts import Cut
 from edgeexit_exporters.exits import choose_cuts, place
-from edgeexit_exporters.fit import CachedLogits, FeatureModel, cache_logits, fit_heads
+from edgeexit_exporters.fit import CachedLogits, FeatureModel, cache_logits, fit_heads, whole_answers
 from edgeexit_exporters.heads import HEADS
 from edgeexit_exporters.heads.model import model_logits
-from edgeexit_exporters.loading import check_places, open_splits, prepare
+from edgeexit_exporters.loading import Prepared, check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
+from edgeexit_exporters.precision import channels_last, in_precision, parse_precision, refuse_missing
 from edgeexit_exporters.selection import cascade_costs, select_exits, select_exits_selfxit
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.split import ExitPoint, split
@@ -70,14 +71,17 @@ def export(
     """
     check_places(output, data, calibration)
     check_destination(output)
-    prepared = prepare(sources, data, settings)
-    fitting, held = open_splits(prepared, data, calibration, settings)
-    cuts = _choose(prepared.analysis, settings)
+    original = prepare(sources, data, settings)
+    fitting, held = open_splits(original, data, calibration, settings)
+    prepared, cuts = _convert(original, fitting, settings)
     cached = _fit(prepared.analysis, cuts, fitting, held, settings)
-    exits = _select(_in_order(prepared.analysis, cuts, cached), cached.labels, settings)
-    policy, exits = _without_unused(exits, cached.labels, settings)
-    cascade = _assemble(prepared.analysis, exits, policy, cached, held, held_out=calibration is None)
-    golden = golden_samples(cascade, prepared.analysis, threads=settings.threads)
+    cached, reference = _against(original.analysis, prepared.analysis, cached, held, settings)
+    exits = _select(_in_order(prepared.analysis, cuts, cached), cached.labels, reference, settings)
+    policy, exits = _without_unused(exits, cached.labels, reference, settings)
+    cascade = _assemble(
+        prepared.analysis, exits, policy, cached, reference, held, settings, held_out=calibration is None
+    )
+    golden = golden_samples(cascade, threads=settings.threads)
     manifest, contents = pack(
         prepared,
         cascade,
@@ -90,16 +94,54 @@ def export(
     return manifest
 
 
+def _wanted_exits(analysis: Analysis, settings: ExportSettings) -> str:
+    """What `--exits` asks for, or stands for where it is left out."""
+    if settings.exits is not None:
+        return settings.exits
+    brings_exits = len(analysis.own) > max(1, len(analysis.stages))
+    return "0" if brings_exits else "auto"
+
+
 def _choose(analysis: Analysis, settings: ExportSettings) -> tuple[Cut, ...]:
-    wanted = settings.exits
-    if wanted is None:
-        brings_exits = len(analysis.own) > max(1, len(analysis.stages))
-        wanted = "0" if brings_exits else "auto"
+    wanted = _wanted_exits(analysis, settings)
     if wanted == "0" and len(analysis.own) == 1:
         raise UsageError(
             "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
         )
     return choose_cuts(analysis.graph, analysis.infos, analysis.macs, analysis.stages, wanted)
+
+
+def _convert(original: Prepared, fitting: Dataset, settings: ExportSettings) -> tuple[Prepared, tuple[Cut, ...]]:
+    """The model in the precision asked for, and where it is cut.
+
+    Where each segment has a precision of its own, the cuts are chosen before; the tensors keep their names.
+
+    Raises:
+        UsageError: An exit was named after a tensor that is not there in this precision.
+    """
+    wanted = parse_precision(settings.precision)
+    exits = _wanted_exits(original.analysis, settings)
+    if len(wanted) > 1 and exits == "auto":
+        raise UsageError(
+            "a precision for each segment needs segments that are known beforehand",
+            got=f"--precision {settings.precision} with --exits auto",
+            expected="--exits with a number or names",
+        )
+    known = len(wanted) > 1 or not (exits == "auto" or exits.isdigit())
+    cuts = _choose(original.analysis, settings) if known else ()
+    analysis = in_precision(
+        original.analysis,
+        wanted,
+        fitting,
+        cut_names=[cut.after for cut in cuts],
+        symmetric=settings.symmetric,
+        seed=settings.seed,
+        quiet=settings.quiet,
+    )
+    refuse_missing(analysis, [cut.after for cut in cuts])
+    if cuts:
+        settings = replace(settings, exits=",".join(cut.after for cut in cuts))
+    return replace(original, analysis=analysis), _choose(analysis, settings)
 
 
 def _fit(
@@ -111,6 +153,20 @@ def _fit(
     common = {"use_model_labels": settings.labels == "model", "quiet": settings.quiet}
     variants = fit_heads(model, fitters, fitting, seed=settings.seed, **common) if fitters else []
     return cache_logits(model, variants, held, analysis.classes, seed=settings.seed + 1, **common)
+
+
+def _against(
+    original: Analysis, analysis: Analysis, cached: CachedLogits, held: Dataset, settings: ExportSettings
+) -> tuple[CachedLogits, NDArray[np.bool_] | None]:
+    """(N,) whether the model as it came is right; None where it is the whole model of the bundle.
+
+    With the model's own answers as labels, they are those of the model as it came.
+    """
+    if analysis is original:
+        return cached, None
+    answers = whole_answers(original, held, cached.rows, threads=settings.threads, quiet=settings.quiet)
+    labels = answers if settings.labels == "model" else cached.labels
+    return replace(cached, labels=labels), answers == labels
 
 
 def _in_order(analysis: Analysis, cuts: Sequence[Cut], cached: CachedLogits) -> list[_Exit]:
@@ -130,7 +186,9 @@ def _in_order(analysis: Analysis, cuts: Sequence[Cut], cached: CachedLogits) -> 
     return exits
 
 
-def _select(exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSettings) -> list[_Exit]:
+def _select(
+    exits: list[_Exit], labels: NDArray[np.int64], reference: NDArray[np.bool_] | None, settings: ExportSettings
+) -> list[_Exit]:
     """With "auto", only the exits that pay; the models' own always stay."""
     fitted = [i for i, exit_ in enumerate(exits) if exit_.kind != "model"]
     if settings.exits not in (None, "auto") or not fitted:
@@ -144,11 +202,13 @@ def _select(exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSetti
         np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64),
     )
     keep = [i for i in range(len(exits)) if i not in fitted]
+    lost = 0.0 if reference is None else float(reference.mean() - (logits[-1].argmax(axis=1) == labels).mean())
+    allowed = max(0.0, settings.max_drop - lost)
     with progress("choosing exits", 1, quiet=settings.quiet) as advance:
         if settings.placement == "selfxit":
-            kept = select_exits_selfxit(*candidates, max_drop=settings.max_drop, keep=keep)
+            kept = select_exits_selfxit(*candidates, max_drop=allowed, keep=keep)
         else:
-            kept = select_exits(*candidates, max_drop=settings.max_drop, min_gain=settings.min_gain, keep=keep)
+            kept = select_exits(*candidates, max_drop=allowed, min_gain=settings.min_gain, keep=keep)
         advance(1)
     return [exits[i] for i in kept]
 
@@ -157,6 +217,7 @@ def _cheapest_policy(
     logits: Sequence[NDArray[np.float32]],
     labels: NDArray[np.int64],
     costs: NDArray[np.float64],
+    reference: NDArray[np.bool_] | None,
     settings: ExportSettings,
 ) -> Policy:
     """Fit the policies asked for, each with its thresholds; take the one with the least mean cost.
@@ -166,15 +227,35 @@ def _cheapest_policy(
     """
     names = AUTO if settings.policy == "auto" else (settings.policy,)
     goal = MaxDrop(settings.max_drop)
-    return tune_all(names, logits, labels, costs, goal, method="joint", seed=settings.seed)[0].policy
+    try:
+        found = tune_all(names, logits, labels, costs, goal, method="joint", seed=settings.seed, reference=reference)
+    except UnreachableError as error:
+        if reference is None:
+            raise
+        raise _lost_by_precision(logits[-1].argmax(axis=1) == labels, reference, goal, settings) from error
+    return found[0].policy
+
+
+def _lost_by_precision(
+    right: NDArray[np.bool_], reference: NDArray[np.bool_], goal: MaxDrop, settings: ExportSettings
+) -> UnreachableError:
+    loss = reference.astype(np.float64) - right
+    least = float(loss.mean() + goal.reserve * loss.std() / np.sqrt(len(loss)))
+    return UnreachableError(
+        f"no thresholds keep the loss within the limit: {settings.precision} takes accuracy too",
+        got=f"{goal.limit:g}",
+        expected=f"at least {max(0.0, least):.4f}: with nobody leaving early {float(loss.mean()):.4f} is lost from the "
+        f"{float(reference.mean()):.4f} of the model before, and one standard error is kept in reserve",
+        remedy="allow a larger loss, or keep segments in fp32, such as --precision fp32,int8,int8",
+    )
 
 
 def _without_unused(
-    exits: list[_Exit], labels: NDArray[np.int64], settings: ExportSettings
+    exits: list[_Exit], labels: NDArray[np.int64], reference: NDArray[np.bool_] | None, settings: ExportSettings
 ) -> tuple[Policy, list[_Exit]]:
     """Fit the policy; with "auto", leave out fitted exits that nobody takes, and fit it anew."""
     while True:
-        policy = _cheapest_policy([exit_.logits for exit_ in exits], labels, _costs(exits), settings)
+        policy = _cheapest_policy([exit_.logits for exit_ in exits], labels, _costs(exits), reference, settings)
         used = [e for e, t in zip(exits, policy.thresholds, strict=True) if e.kind == "model" or np.isfinite(t)]
         if settings.exits not in (None, "auto") or len(used) == len(exits):
             return policy, exits
@@ -191,17 +272,25 @@ def _assemble(
     exits: Sequence[_Exit],
     policy: Policy,
     cached: CachedLogits,
+    reference: NDArray[np.bool_] | None,
     held: Dataset,
+    settings: ExportSettings,
     *,
     held_out: bool,
 ) -> Calibrated:
+    segments = split(analysis.graph, analysis.infos, [exit_.point for exit_ in exits], analysis.classes)
+    infos = analysis.infos
+    if not settings.symmetric:
+        segments, infos = channels_last(segments, infos)
     return Calibrated(
-        segments=split(analysis.graph, analysis.infos, [exit_.point for exit_ in exits], analysis.classes),
+        segments=segments,
+        infos=infos,
         kinds=[exit_.kind for exit_ in exits],
         policy=policy,
         costs=_costs(exits),
         logits=[exit_.logits for exit_ in exits],
         labels=cached.labels,
+        reference=reference,
         rows=cached.rows,
         data=held,
         held_out=held_out,

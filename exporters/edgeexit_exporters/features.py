@@ -43,13 +43,22 @@ class Features:
 
 
 class _Builder:
-    """Collects nodes that turn one tensor into a float32 matrix."""
+    """Collects nodes that turn one tensor into a float32 matrix.
 
-    def __init__(self, tensor: str, prefix: str) -> None:
-        self.tensor = tensor
+    `tensor` is `source` itself, or, where that holds rounded integers, the numbers they stand for.
+    """
+
+    def __init__(self, source: str, info: TensorInfo, prefix: str) -> None:
+        self.source = source
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.tensor, self.dtype = source, info.dtype
+        if info.rounding is not None:
+            scale = self._scalar("scale", np.asarray(info.rounding.scale, dtype=np.float32))
+            zero_point = self._scalar("zero_point", np.asarray(info.rounding.zero_point, dtype=info.dtype))
+            self.tensor = self.node("DequantizeLinear", [source, scale, zero_point], "dequantised")
+            self.dtype = "float32"
 
     def node(self, operator: str, inputs: list[str], word: str, **attributes: Any) -> str:
         output = f"{self.prefix}{word}"
@@ -61,11 +70,17 @@ class _Builder:
         self.initializers.append(numpy_helper.from_array(np.asarray(values, dtype=np.int64), name))
         return name
 
-    def finish(self, parts: list[str], length: int, dtype: str, reads: tuple[str, ...]) -> Features:
+    def _scalar(self, word: str, value: np.ndarray) -> str:
+        name = f"{self.prefix}{word}"
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def finish(self, parts: list[str], length: int, *also_read: str) -> Features:
         output = parts[0] if len(parts) == 1 else self.node("Concat", parts, "joined", axis=1)
-        if dtype != "float32":
+        if self.dtype != "float32":
             output = self.node("Cast", [output], "float32", to=TensorProto.FLOAT)
-        return Features(self.tensor, reads, tuple(self.nodes), tuple(self.initializers), length, output)
+        reads = (self.source, *also_read)
+        return Features(self.source, reads, tuple(self.nodes), tuple(self.initializers), length, output)
 
 
 def grid_features(
@@ -81,11 +96,11 @@ def grid_features(
         channels_first: For tensors of rank 3, whether they are (C, L) rather than (T, D).
         mask: Name of an input of shape (T,), nonzero where a token counts.
     """
-    build = _Builder(tensor, prefix)
+    build = _Builder(tensor, info, prefix)
     shape = info.shape
-    source = tensor
+    source = build.tensor
     if prod(shape) <= min(limit, 1024) and mask is None:
-        return build.finish([_flat(build, source, "flat")], prod(shape), info.dtype, (tensor,))
+        return build.finish([_flat(build, source, "flat")], prod(shape))
     if len(shape) == 2 and not channels_first:
         return _token_features(build, info, limit, mask)
     if len(shape) == 1:
@@ -96,10 +111,10 @@ def grid_features(
     if len(shape) == 4:  # (C, T, H, W) becomes (C, T·H, W)
         source = build.node("Reshape", [source, build.ints("shape", [0, shape[0], -1, shape[3]])], "map")
         shape = (shape[0], shape[1] * shape[2], shape[3])
-    return _map_features(build, source, shape, info.dtype, limit)
+    return _map_features(build, source, shape, limit)
 
 
-def _map_features(build: _Builder, source: str, shape: tuple[int, ...], dtype: str, limit: int) -> Features:
+def _map_features(build: _Builder, source: str, shape: tuple[int, ...], limit: int) -> Features:
     channels, height, width = shape
     fine, coarse = (2 * limit) // 3, limit // 3
     pooled: list[str] = []
@@ -121,7 +136,7 @@ def _map_features(build: _Builder, source: str, shape: tuple[int, ...], dtype: s
     if len(set(grids)) == 1 and len(pooled) > 1:  # joined as maps they leave the blocked layout once, not twice
         pooled = [build.node("Concat", pooled, "maps", axis=1)]
     parts = [_flat(build, name, f"flat{i}") for i, name in enumerate(pooled)]
-    return build.finish(parts, sum(channels * rows * columns for rows, columns in grids), dtype, (build.tensor,))
+    return build.finish(parts, sum(channels * rows * columns for rows, columns in grids))
 
 
 def _token_features(build: _Builder, info: TensorInfo, limit: int, mask: str | None) -> Features:
@@ -133,8 +148,8 @@ def _token_features(build: _Builder, info: TensorInfo, limit: int, mask: str | N
         parts.append(_flat(build, first, "token.flat"))
     if mask is None:
         parts.append(build.node("ReduceMean", [build.tensor, build.ints("tokens", [1])], "mean", keepdims=0))
-        return build.finish(parts, len(parts) * width, info.dtype, (build.tensor,))
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(info.dtype))
+        return build.finish(parts, len(parts) * width)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(build.dtype))
     weights = build.node("Cast", [mask], "mask", to=kind)
     column = build.node("Unsqueeze", [weights, build.ints("last", [2])], "mask.column")
     weighted = build.node("Mul", [build.tensor, column], "weighted")
@@ -142,9 +157,9 @@ def _token_features(build: _Builder, info: TensorInfo, limit: int, mask: str | N
     total = build.node("ReduceSum", [weighted, axis], "sum", keepdims=0)
     count = build.node("ReduceSum", [weights, axis], "count", keepdims=1)
     one = f"{build.prefix}one"
-    build.initializers.append(numpy_helper.from_array(np.ones(1, dtype=info.dtype), one))
+    build.initializers.append(numpy_helper.from_array(np.ones(1, dtype=build.dtype), one))
     parts.append(build.node("Div", [total, build.node("Max", [count, one], "count.positive")], "mean"))
-    return build.finish(parts, len(parts) * width, info.dtype, (build.tensor, mask))
+    return build.finish(parts, len(parts) * width, mask)
 
 
 def _vector_features(build: _Builder, info: TensorInfo, limit: int) -> Features:
@@ -152,7 +167,7 @@ def _vector_features(build: _Builder, info: TensorInfo, limit: int) -> Features:
     group = -(-length // limit)
     row = build.node("Unsqueeze", [build.tensor, build.ints("axis", [1])], "row")
     pooled = build.node("AveragePool", [row], "pooled", kernel_shape=[group], strides=[group], ceil_mode=1)
-    return build.finish([_flat(build, pooled, "flat")], -(-length // group), info.dtype, (build.tensor,))
+    return build.finish([_flat(build, pooled, "flat")], -(-length // group))
 
 
 def pooled_block_features(tensor: str, info: TensorInfo, prefix: str, *, limit: int) -> Features:
@@ -161,7 +176,7 @@ def pooled_block_features(tensor: str, info: TensorInfo, prefix: str, *, limit: 
     The longest axis is halved first, axes of equal length from the last to the first, which takes
     (80, 14, 14) to (10, 7, 7) as in the paper.
     """
-    build = _Builder(tensor, prefix)
+    build = _Builder(tensor, info, prefix)
     factors = [1] * len(info.shape)
 
     def pooled() -> list[int]:
@@ -171,7 +186,7 @@ def pooled_block_features(tensor: str, info: TensorInfo, prefix: str, *, limit: 
         lengths = pooled()
         longest = max(range(len(lengths)), key=lambda i: (lengths[i], i))
         factors[longest] *= 2
-    source = tensor
+    source = build.tensor
     if max(factors) > 1:
         shape = info.shape
         if len(shape) > 3:  # ONNX pools over three axes at most: the two last are already small
@@ -184,7 +199,7 @@ def pooled_block_features(tensor: str, info: TensorInfo, prefix: str, *, limit: 
         length = prod(-(-size // factor) for size, factor in zip(shape, factors, strict=True))
     else:
         length = prod(info.shape)
-    return build.finish([_flat(build, source, "flat")], length, info.dtype, (tensor,))
+    return build.finish([_flat(build, source, "flat")], length)
 
 
 def _flat(build: _Builder, source: str, word: str) -> str:

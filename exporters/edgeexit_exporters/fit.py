@@ -13,11 +13,12 @@ from edgeexit.calibration import fit_temperature, negative_log_likelihood
 from edgeexit.console import progress
 from edgeexit.data import Dataset
 from edgeexit.errors import DataError, ModelError
+from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.graph import Graph
 from edgeexit_exporters.heads import Head, HeadFitter
 from edgeexit_exporters.probe import session
 
-__all__ = ["CachedLogits", "FeatureModel", "cache_logits", "fit_heads"]
+__all__ = ["CachedLogits", "FeatureModel", "cache_logits", "fit_heads", "whole_answers"]
 
 _BATCH = 128
 _MAX_CACHE_BYTES = 1 << 30
@@ -165,6 +166,19 @@ def cache_logits(
             remedy="check the model, and that the data are scaled as it expects (--mean, --std)",
         )
     return cached
+
+
+def whole_answers(
+    analysis: Analysis, data: Dataset, rows: NDArray[np.int64], *, threads: int, quiet: bool
+) -> NDArray[np.int64]:
+    """The whole model's answers for these samples, (len(rows),).
+
+    Raises:
+        DataError: A sample cannot be read.
+    """
+    model = FeatureModel(analysis.graph, [], [analysis.own[-1].tensor], threads=threads)
+    found = [logits[-1].argmax(axis=1) for _, _, logits in model.run(data, rows, "float model", quiet=quiet)]
+    return np.concatenate(found)
 
 
 def _loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -44,13 +44,20 @@ def count_macs(graph: Graph, infos: Mapping[str, TensorInfo]) -> list[int]:
 
 
 def count_params(graph: Graph) -> int:
-    """Elements of the initialisers that hold weights; scalars and integer shape constants left out."""
-    return sum(_weights(tensor) for tensor in graph.initializers.values())
+    """Elements of the initialisers that hold weights; scalars and integer shape constants left out.
+
+    Of quantised weights and biases the integers count, their scales and zero points don't.
+    """
+    rounding = [node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {name for node in rounding for name in node.input[1:]}
+    values = {node.input[0] for node in rounding}
+    return sum(_weights(t, name in values) for name, t in graph.initializers.items() if name not in scales)
 
 
-def _weights(tensor: onnx.TensorProto) -> int:
+def _weights(tensor: onnx.TensorProto, is_dequantised: bool) -> int:
     kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     is_weight = np.issubdtype(kind, np.floating) or kind in (np.int8, np.uint8) or kind.name == "bfloat16"
+    is_weight = is_weight or is_dequantised
     size = prod(tensor.dims)
     return size if is_weight and size > _SCALARS else 0
 

@@ -26,21 +26,27 @@ from edgeexit.manifest import (
     TensorSpec,
 )
 from edgeexit.policies import Policy
-from edgeexit.replay import replay
+from edgeexit.precision import TOLERANCES
+from edgeexit.replay import judge, replay
 from edgeexit.tensors import save_tensors
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.chain import Chain
 from edgeexit_exporters.graph import Graph
 from edgeexit_exporters.loading import Prepared
 from edgeexit_exporters.macs import count_params
+from edgeexit_exporters.precision import stored_precision
+from edgeexit_exporters.probe import TensorInfo
 from edgeexit_exporters.sources import Source
 from edgeexit_exporters.split import HeadNodes, Segment
 
 __all__ = ["Calibrated", "golden_samples", "pack"]
 
 _GOLDEN_ROWS = 16
-_TOLERANCE = 1e-4
-_HALF_TOLERANCE = 1e-2
+_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+"""Of the chain against the whole graph, as a share of the largest logit.
+
+Rounding to 16 or 8 bits makes a step of what was a difference in the last place of a float.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,46 +55,44 @@ class Calibrated:
 
     Attributes:
         segments: E segments.
+        infos: Dtype and axes of the tensors that cross between them.
         kinds: The kind of head of each exit.
         policy: With thresholds.
         costs: (E,) MACs of one sample until each exit answers, heads included.
         logits: E arrays of shape (N, C), of the calibration split.
         labels: (N,) what counts as right.
+        reference: (N,) whether the model was right before its precision was changed; None where it was not.
         rows: (N,) positions in `data`.
         data: The calibration split.
         held_out: Whether it was held out of the fitting data.
     """
 
     segments: Sequence[Segment]
+    infos: Mapping[str, TensorInfo]
     kinds: Sequence[str]
     policy: Policy
     costs: NDArray[np.float64]
     logits: Sequence[NDArray[np.float32]]
     labels: NDArray[np.int64]
+    reference: NDArray[np.bool_] | None
     rows: NDArray[np.int64]
     data: Dataset
     held_out: bool
 
 
-def golden_samples(cascade: Calibrated, analysis: Analysis, *, threads: int = 0) -> dict[str, NDArray[Any]]:
+def golden_samples(cascade: Calibrated, *, threads: int = 0) -> dict[str, NDArray[Any]]:
     """Some samples of each exit with what the segments answer, checked against the whole model.
 
     Raises:
         ModelError: The chain of segments does not compute what the whole graph computes.
     """
-    exits = replay(cascade.policy, cascade.logits).exit
-    number = len(cascade.segments)
-    each = max(1, _GOLDEN_ROWS // number)
-    chosen = [int(i) for k in range(number) for i in np.flatnonzero(exits == k)[:each]]
-    others = np.setdiff1d(np.arange(len(exits)), chosen)
-    rows = np.asarray(sorted([*chosen, *others[: max(0, _GOLDEN_ROWS - len(chosen))]]))
+    rows = _golden_rows(cascade)
     feeds = next(iter(cascade.data.batches(len(rows), cascade.rows[rows])))
     found = Chain(cascade.segments, threads=threads).logits(feeds)
-    half = any(info.dtype == "float16" for info in analysis.infos.values())
+    limit = max(_TOLERANCES[stored_precision(segment.model)] for segment in cascade.segments)
     for segment, ours, whole in zip(cascade.segments, found, cascade.logits, strict=True):
         scale = max(1.0, float(np.abs(whole[rows]).max()))
         error = float(np.abs(ours - whole[rows]).max()) / scale
-        limit = _HALF_TOLERANCE if half else _TOLERANCE
         if not error <= limit:
             raise ModelError(
                 f"the segments do not compute what the whole model computes (exit {segment.exit.name})",
@@ -104,6 +108,33 @@ def golden_samples(cascade: Calibrated, analysis: Analysis, *, threads: int = 0)
         "exits": answers.exit.astype(np.int64),
         "probabilities": answers.probability.astype(np.float32),
     }
+
+
+def _golden_rows(cascade: Calibrated) -> NDArray[np.int64]:
+    """Samples of every exit, of those whose answers no device that is right can turn, if there are any."""
+    exits = replay(cascade.policy, cascade.logits).exit
+    clear = _clear(cascade, exits, max(TOLERANCES[stored_precision(s.model)] for s in cascade.segments))
+    usable = np.flatnonzero(clear) if clear.any() else np.arange(len(exits))
+    number = len(cascade.segments)
+    each = max(1, _GOLDEN_ROWS // number)
+    chosen = [int(i) for k in range(number) for i in usable[exits[usable] == k][:each]]
+    others = np.setdiff1d(usable, chosen)
+    return np.asarray(sorted([*chosen, *others[: max(0, _GOLDEN_ROWS - len(chosen))]]))
+
+
+def _clear(cascade: Calibrated, exits: NDArray[np.int64], tolerance: float) -> NDArray[np.bool_]:
+    """(N,) whether scores are away from their thresholds, and the label from the next, by more than the tolerance."""
+    thresholds = np.asarray(cascade.policy.thresholds, dtype=np.float64)[:, None]
+    finite = np.where(np.isfinite(thresholds), thresholds, 0.0)
+    scores = judge(cascade.policy, cascade.logits).score
+    near = (np.abs(scores - finite) <= tolerance * np.maximum(1.0, np.abs(finite))) & np.isfinite(thresholds)
+    reached = np.arange(len(thresholds))[:, None] <= exits
+    logits = np.empty_like(cascade.logits[-1])
+    for k, values in enumerate(cascade.logits):
+        logits[exits == k] = values[exits == k]
+    first_two = np.sort(logits, axis=1)[:, -2:]
+    scale = np.asarray([np.abs(values).max() for values in cascade.logits])[exits]
+    return ~(near & reached).any(axis=0) & (first_two[:, 1] - first_two[:, 0] > 2 * tolerance * scale)
 
 
 def pack(
@@ -125,7 +156,7 @@ def pack(
         contents[segment_path(k)] = segment.model.SerializeToString(deterministic=True)
         tensors |= segment.exit.head.policy
         statistics |= {f"{word}.{k}": array for word, array in segment.exit.head.statistics.items()}
-        segments.append(_segment_entry(analysis, segment, segment_path(k), contents[segment_path(k)]))
+        segments.append(_segment_entry(analysis, cascade.infos, segment, segment_path(k), contents[segment_path(k)]))
         threshold = policy.thresholds[k]
         exits.append(
             ExitEntry(
@@ -161,11 +192,13 @@ def pack(
     return manifest, contents
 
 
-def _segment_entry(analysis: Analysis, segment: Segment, path: str, data: bytes) -> SegmentEntry:
+def _segment_entry(
+    analysis: Analysis, infos: Mapping[str, TensorInfo], segment: Segment, path: str, data: bytes
+) -> SegmentEntry:
     head = segment.exit.head
 
     def spec(name: str) -> TensorSpec:
-        return TensorSpec(name=name, dtype=analysis.infos[name].dtype, shape=analysis.infos[name].shape)
+        return TensorSpec(name=name, dtype=infos[name].dtype, shape=infos[name].shape)
 
     return SegmentEntry(
         file=file_entry(path, data),
@@ -174,6 +207,7 @@ def _segment_entry(analysis: Analysis, segment: Segment, path: str, data: bytes)
         outputs=tuple(map(spec, segment.outputs)),
         logits=head.logits,
         features=_features(head),
+        precision=stored_precision(segment.model),
         macs=analysis.spent(segment.nodes),
         params=count_params(Graph(segment.model)),
         head_macs=head.macs,
@@ -195,6 +229,7 @@ def _summary(cascade: Calibrated, analysis: Analysis, max_drop: float, labels: s
         held_out=cascade.held_out,
         labels="model" if labels == "model" else "data",
         max_drop=max_drop,
+        reference_accuracy=None if cascade.reference is None else float(cascade.reference.mean()),
         full_accuracy=float((whole == cascade.labels).mean()),
         accuracy=float((answers.label == cascade.labels).mean()),
         mean_cost=float(cascade.costs[answers.exit].mean()) / analysis.whole_macs,

@@ -16,9 +16,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeexit.errors import ModelError
+from edgeexit.precision import products_saturate
 from edgeexit_exporters.graph import Graph
 
-__all__ = ["PROBE_BATCHES", "Axis", "TensorInfo", "probe", "session"]
+__all__ = ["PROBE_BATCHES", "Axis", "Rounding", "TensorInfo", "probe", "session"]
 
 PROBE_BATCHES = (2, 3)
 _MIXING = 0.02
@@ -33,15 +34,30 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What integers stand for: (integer − zero_point) · scale."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """A tensor's dtype (NumPy's name) and its axes.
 
-    `mixes` says that the first samples' rows changed when another sample joined the batch.
+    `mixes` says that the first samples' rows changed when another sample joined the batch. `rounding` is
+    there where the integers of a quantised model stand for other numbers.
     """
 
     dtype: str
     axes: tuple[Axis, ...]
     mixes: bool = False
+    rounding: Rounding | None = None
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the values stand for real numbers: floating point, or rounded to integers."""
+        return self.rounding is not None or np.issubdtype(np.dtype(self.dtype), np.floating)
 
     @property
     def batched(self) -> bool:
@@ -74,6 +90,8 @@ def session(model: onnx.ModelProto | bytes, *, threads: int = 0, optimise: bool 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if products_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

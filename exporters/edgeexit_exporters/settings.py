@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edgeexit.errors import UsageError
 from edgeexit.policies import POLICIES
 from edgeexit_exporters.heads import HEADS, HeadSettings
+from edgeexit_exporters.precision import parse_precision
 from edgeexit_exporters.selection import PLACEMENTS
 
 __all__ = ["ExportSettings"]
@@ -29,6 +30,8 @@ class ExportSettings:
         placement: How "auto" chooses exits: "gain" by what each saves in the cascade with all thresholds
             fitted anew, "selfxit" by SelfXit's tolerances and subset score.
         min_gain: With "auto" and "gain", the share of the whole model's MACs that an exit must save to stay.
+        precision: "fp32" (the model's own), "fp16" or "int8", or one for each segment, separated by commas.
+        symmetric: int8 as TensorRT wants it rather than processors.
         seed: Order of the samples, and the split that is held out.
         threads: Threads of ONNX Runtime; 0 takes all cores.
         quiet: Show no progress.
@@ -45,6 +48,8 @@ class ExportSettings:
     policy: str = "auto"
     placement: str = "gain"
     min_gain: float = 0.01
+    precision: str = "fp32"
+    symmetric: bool = False
     seed: int = 0
     threads: int = 0
     quiet: bool = False
@@ -69,3 +74,4 @@ class ExportSettings:
             raise UsageError("no such placement", got=self.placement, expected=" or ".join(PLACEMENTS))
         if self.labels not in ("data", "model"):
             raise UsageError("no such labels", got=self.labels, expected="data or model")
+        parse_precision(self.precision)

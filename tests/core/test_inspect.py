@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from core.bundles import bundle_parts, write_small
+from edgeexit.bundle import write_bundle
 from edgeexit.commands.inspect import boundaries, describe
 from edgeexit.manifest import Manifest, TensorSpec
 
@@ -102,3 +103,20 @@ def test_what_is_no_bundle_is_refused_with_exit_code_3(cli: Cli, tmp_path: Path)
     outcome = cli("inspect", tmp_path / "none", "--json")
     assert (outcome.code, outcome.stdout) == (3, "")
     assert str(tmp_path / "none") in outcome.stderr
+
+
+def test_a_precision_of_its_own_is_told_with_the_accuracy_before(tmp_path: Path, cli: Cli) -> None:
+    manifest, contents = bundle_parts(2)
+    first, second = manifest.segments
+    rounded = msgspec.structs.replace(
+        manifest,
+        segments=(msgspec.structs.replace(first, precision="int8"), second),
+        calibration=msgspec.structs.replace(manifest.calibration, reference_accuracy=0.9375),
+    )
+    write_bundle(tmp_path / "rounded", rounded, contents)
+    document = describe(rounded)
+    assert document["model"]["precision"] == "int8,fp32"
+    assert [row["precision"] for row in document["segments"]] == ["int8", "fp32"]
+    shown = cli("inspect", tmp_path / "rounded").stdout
+    assert "int8,fp32" in shown
+    assert "before its precision was changed 93.75%" in shown

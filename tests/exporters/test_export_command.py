@@ -282,6 +282,23 @@ def test_the_boundary_between_models_of_a_cascade_is_the_input(export: Callable[
     assert second.inputs == manifest.inputs
 
 
+def test_a_precision_is_reported_with_the_accuracy_before(export: Callable[..., Any], tmp_path: Path) -> None:
+    done = export("--json", **{"--precision": "int8", "--max-drop": "0.1"})
+    document = done.document()
+    assert document["precision"] == ["int8", "int8"]
+    found = document["calibration"]
+    assert 0 < found["reference_accuracy"] <= 1
+    assert found["accuracy_drop"] == pytest.approx(found["reference_accuracy"] - found["accuracy"])
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.calibration.reference_accuracy == found["reference_accuracy"]
+
+
+def test_a_target_says_which_precision_it_likes_and_changes_none(export: Callable[..., Any], tmp_path: Path) -> None:
+    done = export(**{"--target": "jetson-orin-nano"})
+    assert "--precision fp16" in done.stderr
+    assert {segment.precision for segment in Bundle.open(tmp_path / "out").manifest.segments} == {"fp32"}
+
+
 def test_a_killed_export_leaves_no_bundle(world: Path, tmp_path: Path) -> None:
     pixels, labels = pictures(3000, 0)
     data = save_folder(tmp_path / "data", pixels, labels)

@@ -48,6 +48,9 @@ def test_the_document_has_the_promised_keys(cli: Cli, bundle: Path, data: Path) 
         "mean_ms",
         "full_ms",
         "full_ms_from",
+        "precision",
+        "calibration_reference_accuracy",
+        "calibration_full_accuracy",
         "exits",
     ]
     assert [list(row) for row in document["exits"]] == [["name", "share", "accuracy", "cost"]] * EXITS

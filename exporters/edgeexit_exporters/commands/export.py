@@ -11,6 +11,7 @@ from edgeexit.console import emit_json, human_bytes, human_count, print_table, s
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest
 from edgeexit.policies import POLICIES
+from edgeexit.precision import precision_of
 from edgeexit.targets import load_target
 from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
@@ -29,11 +30,12 @@ Examples:
       --exits 4 --head class-means --max-drop 0.005 -o model
   edgeexit export small.onnx big.onnx --data images/train -o cascade.eexit
   edgeexit export mypackage.models:build --data train.npz -o model.eexit
+  edgeexit export model.onnx --data images/train --precision int8 -o model.eexit
   edgeexit export model.onnx --data train.npz --list-cuts
 """
 
 
-class _Numbers(click.ParamType[tuple[float, ...]]):
+class _Numbers(click.ParamType):  # type: ignore[type-arg]  # before click 8.2 it takes none
     """Numbers separated by commas."""
 
     name = "numbers"
@@ -109,6 +111,13 @@ NUMBERS = _Numbers()
     show_default=True,
     help="With auto and gain, the share of the model's MACs that an exit must save to stay.",
 )
+@click.option(
+    "--precision",
+    metavar="P[,P...]",
+    default="fp32",
+    show_default=True,
+    help="fp32 (as the model is), fp16 or int8 of the whole model, or one for each segment.",
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads for this export; 0 takes all cores.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("-o", "--output", metavar="BUNDLE", help="A folder, or an archive if it ends in .eexit.")
@@ -133,6 +142,7 @@ def export(
     policy: str,
     placement: str,
     min_gain: float,
+    precision: str,
     threads: int,
     seed: int,
     output: str | None,
@@ -152,7 +162,12 @@ def export(
 
     The thresholds keep the loss of accuracy on the calibration split, and one standard error in
     reserve, within --max-drop at the least cost.
+
+    With --precision int8 or fp16 the exits and the thresholds are fitted on the rounded model, and
+    --max-drop counts from the model as it came: what rounding loses is part of it. Exit heads stay in
+    float32. int8 takes its ranges from 512 samples of --data.
     """
+    device = None if target is None else load_target(target)
     settings = ExportSettings(
         exits=exits,
         head=HeadSettings(kind=head, means_bytes=int(means_kib * 1024), updatable=updatable),
@@ -165,6 +180,8 @@ def export(
         policy=policy,
         placement=placement,
         min_gain=min_gain,
+        precision=precision,
+        symmetric=device is not None and device.jetson is not None,
         seed=seed,
         threads=threads,
         quiet=quiet,
@@ -174,7 +191,8 @@ def export(
         return
     if output is None:
         raise UsageError("no bundle to write was named", expected="-o BUNDLE", remedy="add -o model.eexit")
-    device = None if target is None else load_target(target)
+    if device is not None and device.precision != "fp32" and precision == "fp32":
+        say(f"{device.title} is fastest in {device.precision}: --precision {device.precision}")
     if calibration is None:
         say(f"no --calibration: a tenth of {data} is held out and thresholds are fitted on it")
     manifest = export_bundle(sources, data, output, settings, calibration=calibration)
@@ -203,6 +221,7 @@ def _document(output: str, size_bytes: int, manifest: Manifest) -> dict[str, obj
         "macs": manifest.macs,
         "params": manifest.params,
         "policy": manifest.policy.name,
+        "precision": [segment.precision for segment in manifest.segments],
         "exits": [
             {"name": e.name, "head": e.head, "threshold": e.threshold, "cost": e.cost, "share": share}
             for e, share in zip(manifest.exits, calibration.exit_shares, strict=True)
@@ -212,9 +231,10 @@ def _document(output: str, size_bytes: int, manifest: Manifest) -> dict[str, obj
             "held_out": calibration.held_out,
             "labels": calibration.labels,
             "max_drop": calibration.max_drop,
+            "reference_accuracy": calibration.reference_accuracy,
             "full_accuracy": calibration.full_accuracy,
             "accuracy": calibration.accuracy,
-            "accuracy_drop": calibration.full_accuracy - calibration.accuracy,
+            "accuracy_drop": _reference(manifest) - calibration.accuracy,
             "mean_cost": calibration.mean_cost,
         },
     }
@@ -234,12 +254,20 @@ def _show(output: str, size_bytes: int, manifest: Manifest) -> None:
     ]
     print_table(("exit", "<head", "threshold", "share", "cost"), rows, title=f"{output} ({human_bytes(size_bytes)})")
     against = "agreement with the whole model" if calibration.labels == "model" else "accuracy"
+    before = calibration.reference_accuracy
+    rounded = "" if before is None else f" in {precision_of(manifest)} (before: {before:.2%})"
     say(
         f"On {calibration.samples} calibration samples: {against} {calibration.accuracy:.2%}, "
-        f"whole model {calibration.full_accuracy:.2%}, mean cost {calibration.mean_cost:.3f} of its "
+        f"whole model {calibration.full_accuracy:.2%}{rounded}, mean cost {calibration.mean_cost:.3f} of its "
         f"{human_count(manifest.macs)}MACs."
     )
     say(f"Measure it on data it has not seen: edgeexit eval {output} --data DIR")
+
+
+def _reference(manifest: Manifest) -> float:
+    """The accuracy that losses are counted from."""
+    before = manifest.calibration.reference_accuracy
+    return manifest.calibration.full_accuracy if before is None else before
 
 
 def _threshold(threshold: float | None) -> str:
