@@ -25,6 +25,14 @@ class Decision(NamedTuple):
     label: NDArray[np.int64]  # (n,) class index
     leave: NDArray[np.bool_]  # (n,)
 
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict]) -> Decision:
+        """The rows of a decision, given one by one."""
+        score, probability, label, leave = zip(*verdicts, strict=True)
+        return cls(
+            np.array(score, np.float32), np.array(probability, np.float32), np.array(label), np.array(leave, np.bool_)
+        )
+
 
 class Verdict(NamedTuple):
     """One row of a `Decision`, in Python's numbers."""
@@ -39,7 +47,8 @@ class Policy(Protocol):
     """Pure: equal arguments give equal answers, and row i of an answer depends on row i alone.
 
     `thresholds` has one value per exit; infinity means that nobody leaves there. At the last exit
-    everybody leaves, whatever the threshold.
+    everybody leaves, whatever the threshold. A policy may have a number `few_rows`: as many rows are judged
+    quicker one by one, with `decide_one`, than together.
     """
 
     @property

@@ -22,6 +22,7 @@ class MaxProbability(Scored):
 
     name: ClassVar[str] = "max-probability"
     criterion: ClassVar[str] = "max-probability"
+    few_rows: ClassVar[int] = 16
 
     def opinion(self, exit_index: int, logits: NDArray[np.float32], state: State) -> tuple[Opinion, State]:
         """See `Scored.opinion`."""

@@ -49,6 +49,7 @@ class PooledProbability:
     thresholds: tuple[float, ...]
     name: str = "pooled-probability"
     criterion: str = "pooled-probability"
+    few_rows: int = 8
 
     def start(self, samples: int, classes: int) -> State:
         """The evidence so far: none."""

@@ -62,6 +62,7 @@ class StackedMargin:
     ridge: float | None = None
     name: str = "stacked-margin"
     criterion: str = "stacked-margin"
+    few_rows: int = 6
 
     @cached_property
     def _scales(self) -> tuple[np.float32, ...]:

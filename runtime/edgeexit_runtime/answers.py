@@ -62,15 +62,9 @@ class Resolved(NamedTuple):
         return cls(exit_index, chosen if rows is None else rows[chosen], kept)
 
     @classmethod
-    def one(cls, exit_index: int, row: int, verdict: Verdict) -> Resolved:
+    def one(cls, exit_index: int, verdict: Verdict, row: int) -> Resolved:
         """A single sample."""
-        decision = Decision(
-            score=np.array([verdict.score], np.float32),
-            probability=np.array([verdict.probability], np.float32),
-            label=np.array([verdict.label]),
-            leave=np.array([verdict.leave]),
-        )
-        return cls(exit_index, np.array([row]), decision)
+        return cls(exit_index, np.array([row]), Decision.of([verdict]))
 
     def answers(self, start: int, reason: str | None) -> Iterator[Answer]:
         """One answer a sample, in the order of the batch.
@@ -150,3 +144,12 @@ class Answers:
         self.score[rows] = resolved.decision.score
         if degrades:
             self.degraded[rows] = ~resolved.decision.leave
+
+    def put_one(self, row: int, exit_index: int, verdict: Verdict, *, degrades: bool = False) -> None:
+        """Write a single answer; see `put`."""
+        self.label[row] = verdict.label
+        self.probability[row] = verdict.probability
+        self.exit[row] = exit_index
+        self.score[row] = verdict.score
+        if degrades:
+            self.degraded[row] = not verdict.leave

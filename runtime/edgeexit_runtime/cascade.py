@@ -192,8 +192,7 @@ class Cascade:
             return Answers.of_one(self._answer(arrays, 0))
         answers = Answers.blank(n)
         if n:
-            for resolved in self._resolver.batch(arrays, n):
-                answers.put(resolved, degrades=self._reason is not None)
+            self._resolver.fill(arrays, n, answers, degrades=self._reason is not None)
         if self._reason is not None and answers.degraded.any():
             return replace(answers, reason=self._reason)
         return answers
@@ -249,6 +248,10 @@ class Cascade:
             BackendError: The device failed.
         """
         self._resolver.warm_up()
+
+    def settled(self, n: int) -> bool:
+        """Whether it is decided how batches of n samples are run. The first few are run in several ways, to learn."""
+        return n == 1 or not self._costs.learning(n)
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Every exit's logits, (K, n, classes), with nobody leaving.

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.manifest import SegmentEntry, TensorSpec
-from edgeexit.policies import Policy, Verdict
-from edgeexit_runtime.answers import Resolved
+from edgeexit.policies import Decision, Policy, State, Verdict
+from edgeexit.policies.single import FEW_CLASSES
+from edgeexit_runtime.answers import Answers, Resolved
 from edgeexit_runtime.backends.base import Backend, Lane, Segment
 from edgeexit_runtime.costmodel import CostModel
 
@@ -54,6 +55,7 @@ class Resolver:
         self._costs = costs
         self._last = len(segments) - 1
         self._asked = [bool(entry.logits) for entry in entries]
+        self._few_rows: int = getattr(policy, "few_rows", 0) if classes <= FEW_CLASSES else 0
         self._lanes: dict[int, list[Lane]] = {}
 
     def one(self, arrays: Arrays) -> tuple[int, Verdict]:
@@ -78,11 +80,26 @@ class Resolver:
 
     def batch(self, arrays: Arrays, n: int) -> Iterator[Resolved]:
         """The samples of a batch in groups, as they leave."""
+        for start, size, part in self._parts(arrays, n):
+            if size == 1:
+                yield Resolved.one(*self._alone(part), start)
+            else:
+                yield from self._together(part, size, None if size == n else np.arange(start, start + size))
+
+    def fill(self, arrays: Arrays, n: int, answers: Answers, *, degrades: bool) -> None:
+        """Write the answers of a batch; see `Answers.put`."""
+        for start, size, part in self._parts(arrays, n):
+            if size == 1:
+                answers.put_one(start, *self._alone(part), degrades=degrades)
+            else:
+                for resolved in self._together(part, size, None if size == n else np.arange(start, start + size)):
+                    answers.put(resolved, degrades=degrades)
+
+    def _parts(self, arrays: Arrays, n: int) -> Iterator[tuple[int, int, Arrays]]:
+        """The pieces that a batch is cut into: where each begins, its size, and its arrays."""
         start = 0
         for size in self._costs.sizes(n):
-            part = arrays if size == n else [array[start : start + size] for array in arrays]
-            rows = None if size == n else np.arange(start, start + size)
-            yield from self._alone(part, start) if size == 1 else self._together(part, size, rows)
+            yield start, size, arrays if size == n else [array[start : start + size] for array in arrays]
             start += size
 
     def _one(self, lane: Lane, arrays: Arrays) -> tuple[int, Verdict]:
@@ -115,15 +132,15 @@ class Resolver:
                 break
         return k, verdict
 
-    def _alone(self, arrays: Arrays, start: int) -> Iterator[Resolved]:
+    def _alone(self, arrays: Arrays) -> tuple[int, Verdict]:
         lanes, lane = self._lane(1)
         try:
-            k, verdict = (self._watched if self._costs.watches else self._one)(lane, arrays)
+            k, verdict = (self._watched if self._costs.watches() else self._one)(lane, arrays)
         finally:
             lane.stop()
             lanes.append(lane)
         self._costs.left(k, 1)
-        yield Resolved.one(k, start, verdict)
+        return k, verdict
 
     def _together(self, arrays: Arrays, n: int, rows: NDArray[np.intp] | None) -> Iterator[Resolved]:
         policy, costs = self._policy, self._costs
@@ -139,7 +156,7 @@ class Resolver:
                 width = len(logits)
                 if not self._asked[k]:
                     continue
-                decision, state = policy.decide(k, logits, state)
+                decision, state = self._decide(k, logits, state)
                 leave = decision.leave if gone is None else decision.leave & ~gone
                 leaving = int(np.count_nonzero(leave))
                 staying = width - leaving - (0 if gone is None else int(np.count_nonzero(gone)))
@@ -165,6 +182,17 @@ class Resolver:
         finally:
             lane.stop()
             lanes.append(lane)
+
+    def _decide(self, k: int, logits: NDArray[np.float32], state: State) -> tuple[Decision, State]:
+        """The policy's word on all rows; of a few it is quicker to ask one by one."""
+        if len(logits) > self._few_rows:
+            return self._policy.decide(k, logits, state)
+        verdicts, states = [], []
+        for i in range(len(logits)):
+            verdict, after = self._policy.decide_one(k, logits[i : i + 1], tuple([a[i : i + 1] for a in state]))
+            verdicts.append(verdict)
+            states.append(after)
+        return Decision.of(verdicts), tuple(map(np.concatenate, zip(*states, strict=True)))
 
     def _lane(self, n: int) -> tuple[list[Lane], Lane]:
         """A lane for n samples, and where to put it back."""

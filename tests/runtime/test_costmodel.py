@@ -129,10 +129,23 @@ def test_the_size_that_was_cheapest_is_chosen(cheapest: int, sizes: list[int]) -
     assert costs.sizes(32) == sizes
 
 
-def test_one_slow_run_is_forgotten() -> None:
-    costs = observed({1: 1.0, 32: 2.0}, 32)
-    costs.ran(0, 1, 100.0)
-    assert costs.row_s(0, 0) == pytest.approx(1.0, rel=0.1)
+def test_one_slow_run_does_not_count() -> None:
+    costs = ObservedCosts(MANIFEST, EXITS)
+    costs.sizes(2)
+    for seconds in (5.0, 1.0, 100.0, 1.0):
+        costs.ran(0, 1, seconds)
+    assert costs.row_s(0, 0) == 1.0
+
+
+def test_learning_comes_to_an_end() -> None:
+    costs = ObservedCosts(MANIFEST, EXITS)
+    batches = 0
+    while costs.learning(64):
+        for size in costs.sizes(64):
+            costs.ran(0, size, 0.001 * size)
+        batches += 1
+    assert batches < 20
+    assert costs.sizes(64) == costs.sizes(64) == [64]
 
 
 def test_pooling_pays_only_where_a_row_costs_less_among_many() -> None:

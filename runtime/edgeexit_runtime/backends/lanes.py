@@ -59,6 +59,7 @@ class OnnxRuntimeLane:
         self._carried = [
             [name for name in places if _made(name, entries) <= k < last_use.get(name, -1)] for k in range(len(entries))
         ]
+        self._starts: dict[int, list[tuple[NDArray[Any], int]]] = {}
         self._bound: dict[tuple[int, int], BoundGraph] = {}
         self._given: Mapping[str, NDArray[Any]] = {}
         self._rows = 0
@@ -67,13 +68,10 @@ class OnnxRuntimeLane:
     def start(self, arrays: Sequence[NDArray[Any]]) -> None:
         """See `Lane.start`."""
         rows = self._rows = len(arrays[0])
-        given = {}
-        for name, array in zip(self._fed, arrays, strict=True):
-            if name in self._direct:
-                given[name] = array
-            elif name in self._memory:
-                self._view(name, rows)[...] = array
-        self._given = given
+        if self._direct:
+            self._given = {name: array for name, array in zip(self._fed, arrays, strict=True) if name in self._direct}
+        for view, position in self._copies(rows):
+            view[...] = arrays[position]
 
     def run(self, index: int) -> NDArray[np.float32]:
         """See `Lane.run`."""
@@ -106,6 +104,14 @@ class OnnxRuntimeLane:
     def stop(self) -> None:
         """See `Lane.stop`."""
         self._given = {}
+
+    def _copies(self, rows: int) -> list[tuple[NDArray[Any], int]]:
+        """The arrays that samples are copied into, each with the position of its input."""
+        copies = self._starts.get(rows)
+        if copies is None:
+            places = [(name, i) for i, name in enumerate(self._fed) if name in self._memory]
+            copies = self._starts[rows] = [(self._view(name, rows), i) for name, i in places]
+        return copies
 
     def _view(self, name: str, rows: int) -> NDArray[Any]:
         spec = self._specs[name]

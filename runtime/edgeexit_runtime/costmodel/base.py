@@ -10,8 +10,11 @@ __all__ = ["CostModel", "WholeBatches"]
 class CostModel(Protocol):
     """Decides for batches of more than one sample."""
 
-    watches: bool
-    """Whether it wants to be told of every step, by `ran`."""
+    def watches(self) -> bool:
+        """Whether it wants to be told of the steps of the next single sample, by `ran`; of batches it always is."""
+
+    def learning(self, n: int) -> bool:
+        """Whether batches of n samples are still being tried in several ways."""
 
     def sizes(self, n: int) -> list[int]:
         """How to cut up a batch of n samples: numbers of rows that add up to n."""
@@ -38,7 +41,13 @@ class CostModel(Protocol):
 class WholeBatches:
     """Batches are never cut up, and always compacted: right where a row of a larger batch is never dearer."""
 
-    watches = False
+    def watches(self) -> bool:
+        """Nothing is learned."""
+        return False
+
+    def learning(self, n: int) -> bool:
+        """Nothing is learned."""
+        return False
 
     def sizes(self, n: int) -> list[int]:
         """All at once."""

@@ -30,10 +30,9 @@ class CostTable:
         carried_bytes: For each segment, the bytes of one sample that cross behind it.
     """
 
-    watches = False
-
     def __init__(self, shares: Sequence[float], carried_bytes: Sequence[int]) -> None:
         self._counts = [SHARES_WEIGHT * share for share in shares]
+        self._total = SHARES_WEIGHT
         self._carried_bytes = tuple(carried_bytes)
         self._steps = len(shares)
         self._largest = LARGEST
@@ -61,6 +60,14 @@ class CostTable:
             shares.append(left / total)
             left -= count
         return shares
+
+    def watches(self) -> bool:
+        """See `CostModel.watches`."""
+        return False
+
+    def learning(self, n: int) -> bool:
+        """See `CostModel.learning`."""
+        return False
 
     def batch_s(self, size: int, reach: Sequence[float]) -> float:
         """What `size` samples are expected to cost together, in seconds."""
@@ -108,8 +115,10 @@ class CostTable:
     def left(self, index: int, samples: int) -> None:
         """See `CostModel.left`."""
         self._counts[index] += samples
-        if sum(self._counts) > FORGET_AFTER:
+        self._total += samples
+        if self._total > FORGET_AFTER:
             self._counts = [count / 2 for count in self._counts]
+            self._total /= 2
 
     def _least_row_s(self, index: int) -> float:
         return min(self.step_s(index, size) / size for size in self._candidates(self._largest))
