@@ -119,6 +119,8 @@ def bench_batch(
     blocks = [range(start, min(start + per_block, len(batches))) for start in range(0, len(batches), per_block)]
     timed = _timed(contenders, batches, clock, pause if threads > 1 else _no_pause)
     order = np.random.default_rng(0)
+    for cascade in (contenders.cascade, contenders.full_length):
+        _settle(cascade, batches)
     rounds: list[list[list[float]]] = []
     streams: list[float] = []
     start_s = clock()
@@ -133,6 +135,15 @@ def bench_batch(
         if not _takes(rival, batch)
     }
     return row_of(spent, np.array(streams[1:]), batch=batch, threads=threads, batches=len(batches), missing=missing)
+
+
+def _settle(cascade: Cascade | None, batches: Sequence[Arrays]) -> None:
+    """Let a cascade learn how to run such batches."""
+    size = len(next(iter(batches[0].values())))
+    number = 0
+    while cascade is not None and not cascade.settled(size):
+        cascade.run(batches[number % len(batches)])
+        number += 1
 
 
 Timed = Callable[[range], float]

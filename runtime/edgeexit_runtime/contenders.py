@@ -13,9 +13,8 @@ from edgeexit.bundle import Bundle
 from edgeexit.manifest import Manifest, SegmentEntry
 from edgeexit_runtime.backends.base import SessionSettings, policy_tensors
 from edgeexit_runtime.backends.onnx_graph import Graph
-from edgeexit_runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeLane
+from edgeexit_runtime.backends.onnxruntime import OnnxRuntimeLane
 from edgeexit_runtime.merge import onnx_is_here, without_head
-from edgeexit_runtime.wiring import wire
 
 __all__ = ["Chain", "Link", "bare_chain", "ideal_chain"]
 
@@ -40,7 +39,7 @@ class Link:
 
 
 class Chain:
-    """Segments in a row with no policy between them; a single sample goes through a lane, as in the cascade.
+    """Segments in a row with no policy between them, in lanes as in the cascade.
 
     Args:
         manifest: The bundle's manifest.
@@ -49,25 +48,18 @@ class Chain:
 
     def __init__(self, manifest: Manifest, links: Sequence[Link]) -> None:
         self.links = tuple(links)
+        self._manifest = manifest
         self._inputs = [spec.name for spec in manifest.inputs]
-        self._backend = OnnxRuntimeBackend()
-        entries = [link.entry for link in links]
-        self._steps = wire(manifest.inputs, entries)
-        classes = [len(manifest.labels) if link.with_head else None for link in links]
-        self._lane = OnnxRuntimeLane([link.graph for link in links], entries, manifest.inputs, classes)
+        self._lanes: dict[int, OnnxRuntimeLane] = {}
 
     def __call__(self, batch: Arrays) -> None:
         """Run every segment on every sample."""
-        tensors = [batch[name] for name in self._inputs]
-        if len(tensors[0]) == 1:
-            self._lane.start(tensors)
-            for i in range(len(self.links)):
-                self._lane.run(i)
-            return
-        for link, step in zip(self.links, self._steps, strict=True):
-            outputs = link.graph.run(step.inputs(tensors))
-            tensors = step.carry(tensors, outputs)
-            del outputs
+        arrays = [batch[name] for name in self._inputs]
+        lane = self._lane(len(arrays[0]))
+        lane.start(arrays)
+        for i in range(len(self.links)):
+            lane.run(i)
+        lane.stop()
 
     def survivors_s(self, batch: Arrays, exits: NDArray[np.int64], clock: Callable[[], float]) -> float:
         """Run each segment on the samples that get there, and time nothing but the segments.
@@ -80,32 +72,28 @@ class Chain:
         Returns:
             Seconds.
         """
-        tensors, seconds = [batch[name] for name in self._inputs], 0.0
-        if len(exits) == 1:
-            return self._survivor_s(tensors, int(exits[0]), clock)
-        for link, step in zip(self.links, self._steps, strict=True):
-            stay = np.flatnonzero(exits >= link.index)
-            if len(stay) == 0:
+        lane = self._lane(len(exits))
+        lane.start([batch[name] for name in self._inputs])
+        seconds = 0.0
+        for i, link in enumerate(self.links):
+            gone = exits < link.index
+            if gone.all():
                 break
-            if len(stay) < len(exits):
-                tensors = [self._backend.take(tensor, stay) for tensor in tensors]
-                exits = exits[stay]
-            inputs = step.inputs(tensors)
+            if gone.any():
+                exits = exits[lane.keep(gone)]
             start_s = clock()
-            outputs = link.graph.run(inputs)
+            lane.run(i)
             seconds += clock() - start_s
-            tensors = step.carry(tensors, outputs[: len(link.entry.outputs)])
-            del inputs, outputs
+        lane.stop()
         return seconds
 
-    def _survivor_s(self, tensors: Sequence[NDArray[Any]], exit_index: int, clock: Callable[[], float]) -> float:
-        self._lane.start(tensors)
-        start_s = clock()
-        for i, link in enumerate(self.links):
-            if link.index > exit_index:
-                break
-            self._lane.run(i)
-        return clock() - start_s
+    def _lane(self, n: int) -> OnnxRuntimeLane:
+        capacity = 1 << (n - 1).bit_length()
+        if capacity not in self._lanes:
+            classes = [len(self._manifest.labels) if link.with_head else None for link in self.links]
+            graphs, entries = [link.graph for link in self.links], [link.entry for link in self.links]
+            self._lanes[capacity] = OnnxRuntimeLane(graphs, entries, self._manifest.inputs, classes, capacity)
+        return self._lanes[capacity]
 
 
 def bare_chain(bundle: Bundle, settings: SessionSettings) -> Chain:

@@ -148,6 +148,18 @@ def test_learning_comes_to_an_end() -> None:
     assert costs.sizes(64) == costs.sizes(64) == [64]
 
 
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=6))
+def test_learning_comes_to_an_end_whatever_batches_came_before(sizes: list[int]) -> None:
+    costs = ObservedCosts(MANIFEST, EXITS)
+    for n in sizes:
+        costs.sizes(n)
+    batches = 0
+    while costs.learning(sizes[-1]):
+        assert sum(costs.sizes(sizes[-1])) == sizes[-1]
+        batches += 1
+        assert batches < 40
+
+
 def test_pooling_pays_only_where_a_row_costs_less_among_many() -> None:
     together = MeasuredCosts(profile_of(MANIFEST, CHEAP_TOGETHER), MANIFEST, EXITS)
     alone = MeasuredCosts(profile_of(MANIFEST, CHEAP_ALONE), MANIFEST, EXITS)

@@ -4,8 +4,9 @@ Batches go through `InferenceSession.run`: binding new arrays for every batch co
 `run_with_ort_values` costs most. Arrays that are bound once and for all save about 14 µs a run at batch 1.
 
 All sessions of the process share one pool of threads (`_share_threads`) and one arena, and plan no memory
-pattern: then a segment's arrays lie where those of the segment before it lay, in the cache. ResNet-56 in nine segments takes 1.02–1.04 of the time of the
-whole model like this, and 1.05–1.11 with an arena each.
+pattern: then a segment's arrays lie where those of the segment before it lay, in the cache.
+ResNet-56 in nine segments takes 1.02–1.04 of the time of the whole model like this, and 1.05–1.11 with an
+arena each.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class ObservedCosts(CostTable):
     def learning(self, n: int) -> bool:
         """See `CostModel.learning`."""
         bits = min(n, LARGEST).bit_length()
-        return bits > len(self._tried) or min(self._tried) < LOOKS
+        return bits > len(self._tried) or min(self._tried[:bits]) < LOOKS
 
     def watches(self) -> bool:
         """See `CostModel.watches`."""
@@ -101,8 +101,9 @@ class ObservedCosts(CostTable):
     def _trials(self, n: int) -> list[int]:
         """A piece of each size that was tried least, small ones first, as far as they fit."""
         trials: list[int] = []
-        least = min(self._tried)
-        for power in range(len(self._tried)):
+        powers = range(min(n, LARGEST).bit_length())
+        least = min(self._tried[power] for power in powers)
+        for power in powers:
             if self._tried[power] == least and sum(trials) + (1 << power) <= n:
                 trials.append(1 << power)
                 self._tried[power] += 1
