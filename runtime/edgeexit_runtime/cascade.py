@@ -107,6 +107,7 @@ class Cascade:
         tapped: bool = False,
         profile: str | Path | Profile | None = None,
         lean: bool = False,
+        shared_pool: bool = False,
     ) -> Cascade:
         """Open a bundle.
 
@@ -122,6 +123,9 @@ class Cascade:
                 decided by it. When None it is learned from the first batches. Answers do not depend on it.
             lean: Leave out the heads of exits at which nobody leaves, where the policy does without them.
                 The cascade then has no `logits`, and takes no policy that needs those exits.
+            shared_pool: With several threads: one pool for all segments, which are quicker then. It becomes the
+                process's, and ONNX Runtime refuses sessions with threads of their own beside it, so leave it
+                where other code of the process uses ONNX Runtime.
 
         Raises:
             BundleError: The bundle is incomplete, altered or malformed.
@@ -130,7 +134,7 @@ class Cascade:
             UsageError: No such target or backend, or a number is out of range.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        settings = settings_for(target, threads)
+        settings = settings_for(target, threads, shared_pool)
         engine = load_backend(backend) if isinstance(backend, str) else backend
         manifest, tensors, policy = opened.manifest, opened.exits, opened.policy()
         count = len(manifest.segments) if upto is None else upto

@@ -38,7 +38,7 @@ def segment_entries(manifest: Manifest, count: int, tapped: bool) -> tuple[Segme
     return tuple(map(tapped_entry, entries)) if tapped else entries
 
 
-def settings_for(target: str | Path | None, threads: int | None) -> SessionSettings:
+def settings_for(target: str | Path | None, threads: int | None, shared_pool: bool) -> SessionSettings:
     """How to run segments on a target, given by its name or file.
 
     Raises:
@@ -46,10 +46,10 @@ def settings_for(target: str | Path | None, threads: int | None) -> SessionSetti
         UsageError: No such target, or `threads` is below 1.
     """
     if target is None:
-        return session_settings(None, threads)
+        return session_settings(None, threads, shared_pool=shared_pool)
     from edgeexit.targets import load_target  # reads TOML, which a start without a target need not
 
-    return session_settings(load_target(target), threads)
+    return session_settings(load_target(target), threads, shared_pool=shared_pool)
 
 
 def cost_model(profile: str | Path | Profile | None, manifest: Manifest, steps: int) -> CostModel:

@@ -29,6 +29,8 @@ class SessionSettings:
         arena: Whether memory is kept for the next run instead of being handed back to the system.
         memory_pattern: Whether memory is planned beforehand for every shape of input. Segments then do
             not find their inputs in the cache, because each has memory of its own.
+        shared_pool: Whether all segments share one pool of threads, which then is the process's: ONNX Runtime
+            refuses sessions with threads of their own beside it, also those of other code.
 
     Raises:
         UsageError: `threads` is below 1.
@@ -38,6 +40,7 @@ class SessionSettings:
     spinning: bool = False
     arena: bool = True
     memory_pattern: bool = False
+    shared_pool: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -3,10 +3,9 @@
 Batches go through `InferenceSession.run`: binding new arrays for every batch costs more than it saves, and
 `run_with_ort_values` costs most. Arrays that are bound once and for all save about 14 µs a run at batch 1.
 
-All sessions of the process share one pool of threads (`_share_threads`) and one arena, and plan no memory
-pattern: then a segment's arrays lie where those of the segment before it lay, in the cache.
-ResNet-56 in nine segments takes 1.02–1.04 of the time of the whole model like this, and 1.05–1.11 with an
-arena each.
+All sessions of the process share one arena, and plan no memory pattern: then a segment's arrays lie where
+those of the segment before it lay, in the cache. ResNet-56 in nine segments takes 1.02–1.04 of the time of the
+whole model like this, and 1.05–1.11 with an arena each.
 """
 
 from __future__ import annotations
@@ -155,7 +154,7 @@ def _open_session(
 ) -> tuple[Any, Tensors, Tensors]:
     """A session on a graph's bytes or on the file at a path, with its inputs and outputs."""
     options = ort.SessionOptions()
-    if settings.threads > 1 and _share_threads(settings.threads):
+    if _shared_threads or (settings.shared_pool and settings.threads > 1 and _share_threads(settings.threads)):
         options.use_per_session_threads = False
         options.add_session_config_entry("session.force_spinning_stop", "0" if settings.spinning else "1")
     else:
@@ -189,22 +188,21 @@ def trim_heap() -> None:
 
 
 _shared_threads: list[int] = []
-"""How many threads the process's pool has, once it is known; 0 for no pool."""
+"""How many threads the process's pool has, once there is one."""
 
 
 def _share_threads(threads: int) -> bool:
-    """Whether the process's pool has so many threads. The first session with several threads makes it.
+    """Make the process's pool; whether that was possible.
 
     Threads of several pools hinder one another while they wait. On two cores a chain of five segments took 1.9 ms
     with one pool for all, 2.7 ms with a pool each whose threads sleep, and 11 ms where they spin.
     """
-    if not _shared_threads:
-        try:
-            ort.set_global_thread_pool_sizes(threads, 1)
-            _shared_threads.append(threads)
-        except Exception:  # somebody else in this process was first, or this ONNX Runtime is too old for it
-            _shared_threads.append(0)
-    return _shared_threads[0] == threads
+    try:
+        ort.set_global_thread_pool_sizes(threads, 1)
+    except Exception:  # somebody else in this process was first, or this ONNX Runtime is too old for it
+        return False
+    _shared_threads.append(threads)
+    return True
 
 
 @cache

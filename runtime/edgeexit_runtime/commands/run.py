@@ -62,7 +62,14 @@ def run(
     """
     with large_blocks_returned():
         cascade = Cascade.open(
-            bundle, threads=threads, target=target, backend=backend, upto=upto, profile=profile, lean=True
+            bundle,
+            threads=threads,
+            target=target,
+            backend=backend,
+            upto=upto,
+            profile=profile,
+            lean=True,
+            shared_pool=True,
         )
     manifest = cascade.manifest
     dataset = open_files(paths, manifest.inputs, manifest.preprocessing)
