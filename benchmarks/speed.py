@@ -44,6 +44,7 @@ Row = dict[str, Any]
 @click.option("--rivals", default="quick", show_default=True, help="As for edgeexit bench; at batch 1 only.")
 @click.option("--stream-at", default=STREAM_BATCH, show_default=True, help="The batch at which the stream is timed.")
 @click.option("--wait-ms", default=1000.0, show_default=True, help="How long samples may wait in the stream.")
+@click.option("--shared-pool", is_flag=True, help="One pool of threads, as edgeexit run has it; for one of --threads.")
 @click.option("--again", is_flag=True, help="Time rows anew that are there already.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "speed.json")
 def main(
@@ -54,6 +55,7 @@ def main(
     rivals: str,
     stream_at: int,
     wait_ms: float,
+    shared_pool: bool,
     again: bool,
     out: Path,
 ) -> None:
@@ -61,12 +63,12 @@ def main(
     document: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"bundles": {}}
     for word in bundles:
         name, _, path = word.partition("=")
-        entry = document["bundles"].setdefault(name, {"rows": []})
+        entry = document["bundles"].setdefault(name + (", shared pool" if shared_pool else ""), {"rows": []})
         for count in numbers(threads):
             done = {row["batch"] for row in entry["rows"] if row["threads"] == count and not again}
             sizes = [size for size in numbers(batches) if size not in done]
             if sizes:
-                plan = Plan(count, sizes, seconds, rivals, stream_at, wait_ms)
+                plan = Plan(count, sizes, seconds, rivals, stream_at, wait_ms, shared_pool)
                 time_bundle(name, path, plan, entry, lambda: write(document, out))
     print_limits(document["bundles"])
 
@@ -91,6 +93,7 @@ class Plan:
     rivals: str
     stream_at: int
     wait_ms: float
+    shared_pool: bool
 
 
 def time_bundle(name: str, path: str, plan: Plan, entry: Row, save: Callable[[], None]) -> None:
@@ -98,7 +101,14 @@ def time_bundle(name: str, path: str, plan: Plan, entry: Row, save: Callable[[],
     bundle = Bundle.open(path)
     names = choose_rivals(plan.rivals, installed_rivals())
     rivals = open_rivals(names, bundle, plan.threads)
-    contenders = line_up(bundle, rivals, threads=plan.threads, full_length=True, stream_wait_ms=plan.wait_ms)
+    contenders = line_up(
+        bundle,
+        rivals,
+        threads=plan.threads,
+        full_length=True,
+        stream_wait_ms=plan.wait_ms,
+        shared_pool=plan.shared_pool,
+    )
     by_hand = hand_written(name, bundle, plan.threads)
     samples = choose_pool(bundle, contenders.cascade, None, POOL_SAMPLES)
     entry["sources"] = [source.name for source in bundle.manifest.provenance.sources]

@@ -50,6 +50,7 @@ def line_up(
     threads: int,
     whole: Path | None = None,
     profile: str | Path | None = None,
+    shared_pool: bool = False,
     full_length: bool = False,
     stream_wait_ms: float | None = None,
 ) -> Contenders:
@@ -61,14 +62,16 @@ def line_up(
         threads: CPU threads that one operator may use.
         whole: The whole model's file; it is merged from the segments when None.
         profile: See `Cascade.open`.
+        shared_pool: See `Cascade.open`. The model as it comes has threads of its own, so it is not timed then.
         full_length: Whether to time the cascade that nobody leaves early.
         stream_wait_ms: How long samples may wait in `Cascade.stream`; it is not timed when None.
 
     Raises:
         EdgeExitError: Something cannot be opened.
     """
-    settings = SessionSettings(threads=threads)
-    cascade = Cascade.open(bundle, threads=threads, profile=profile, lean=True)  # as edgeexit run opens it
+    settings = SessionSettings(threads=threads, shared_pool=shared_pool)
+    common: dict[str, Any] = {"threads": threads, "profile": profile, "shared_pool": shared_pool}
+    cascade = Cascade.open(bundle, **common, lean=True)  # as edgeexit run opens it
     model = merged_whole(bundle, settings) if whole is None else whole_from_file(whole, bundle, settings)
 
     def streamed(batches: Sequence[Arrays]) -> int:
@@ -79,8 +82,8 @@ def line_up(
         chain=bare_chain(bundle, settings),
         whole=model,
         ideal=ideal_chain(bundle, settings),
-        default=None if model is None else as_it_comes(model, threads),
-        full_length=nobody_leaves(Cascade.open(bundle, threads=threads, profile=profile)) if full_length else None,
+        default=None if model is None or shared_pool else as_it_comes(model, threads),
+        full_length=nobody_leaves(Cascade.open(bundle, **common)) if full_length else None,
         stream=None if stream_wait_ms is None else streamed,
         rivals=rivals.ready,
     )

@@ -58,6 +58,11 @@ def _sizes(context: click.Context, option: click.Parameter, value: str) -> tuple
     type=click.FloatRange(0),
     help="Time Cascade.stream, too: samples that stay may wait so long for those of later batches.",
 )
+@click.option(
+    "--shared-pool",
+    is_flag=True,
+    help="One pool of threads for everything, as edgeexit run has it; with one number of threads only.",
+)
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Whether to measure memory too.")
 @click.option(
     "--seconds",
@@ -77,6 +82,7 @@ def bench(
     profile: str | None,
     full_length: bool,
     stream_wait_ms: float | None,
+    shared_pool: bool,
     memory: bool,
     seconds: float,
     as_json: bool,
@@ -92,8 +98,9 @@ def bench(
     same exits would cost if checks and compaction were free: the segments without their fitted heads, each on the
     samples that get there, nothing else timed. full_length, with --nobody-leaves, is the cascade with thresholds
     that no score reaches, every check run. stream, with --stream, is Cascade.stream over 16 batches or more.
-    default is the whole model in ONNX Runtime as it comes, with nothing but the threads set. What needs onnx is
-    null where it is missing.
+    default is the whole model in ONNX Runtime as it comes, with nothing but the threads set; its waiting threads spin,
+    so with --shared-pool, where those of everything else do, it is left out. What needs onnx is null where it is
+    missing.
 
     Rivals run the same multi-exit model: eager and compiled in PyTorch, the graphs rewritten with batch
     normalisation already folded; if as one ONNX graph with nested If, written as torch.onnx.export does; if-local
@@ -106,6 +113,8 @@ def bench(
     the calibration split, as far as the golden samples reach. Every round runs the same samples in the same
     order: a pool of 128, or one batch if that is more.
     """
+    if shared_pool and len(counts) > 1:
+        raise click.UsageError("--shared-pool takes one number of threads, since a process has one pool")
     installed = installed_rivals()
     names = choose_rivals(words, installed)
     opened = Bundle.open(bundle)
@@ -123,6 +132,7 @@ def bench(
                 profile=profile,
                 full_length=full_length,
                 stream_wait_ms=stream_wait_ms,
+                shared_pool=shared_pool,
             )
             samples = choose_pool(opened, contenders.cascade, data, max(POOL_SAMPLES, *sizes))
             for size in sizes:
@@ -137,6 +147,7 @@ def bench(
         "samples_from": "golden samples" if data is None else "data",
         "rivals_missing": missing,
         "stream_wait_ms": stream_wait_ms,
+        "shared_pool": shared_pool,
         "memory": _memory(bundle, contenders.whole, samples.pool(max(sizes))[0], counts[-1]) if memory else None,
         "rows": [{**row.document(names), "exit_shares": shares} for row, shares in rows],
     }
