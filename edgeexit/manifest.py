@@ -6,9 +6,11 @@ The bytes on disk are described in `docs/bundle-format.md`. This module knows th
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 __all__ = [
     "FORMAT_NAME",
@@ -47,6 +49,11 @@ class TensorSpec(_Frozen, frozen=True, kw_only=True):
     name: str
     dtype: str  # NumPy's name: float32, float16, uint8, int64, bool, …
     shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of one sample; for policy tensors, of the whole tensor."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class FileEntry(_Frozen, frozen=True, kw_only=True):

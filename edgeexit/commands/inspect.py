@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
 import msgspec
-import numpy as np
 
 from edgeexit.bundle import Bundle
 from edgeexit.console import emit_json, human_bytes, human_count, print_table
@@ -52,7 +50,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "macs": manifest.macs,
         "params": manifest.params,
         "segments_bytes": sum(segment.file.size_bytes for segment in manifest.segments),
-        "input_bytes": sum(map(_bytes, manifest.inputs)),
+        "input_bytes": sum(spec.size_bytes for spec in manifest.inputs),
         "precision": precision_of(manifest),
         "classes": len(manifest.labels),
     }
@@ -89,7 +87,7 @@ def boundaries(manifest: Manifest) -> list[tuple[TensorSpec, ...]]:
 def _segments(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for index, (segment, boundary) in enumerate(zip(manifest.segments, boundaries(manifest), strict=True)):
-        crossing = sum(map(_bytes, boundary))
+        crossing = sum(spec.size_bytes for spec in boundary)
         rows.append(
             {
                 "index": index,
@@ -132,7 +130,7 @@ def _exits(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check(segment: SegmentEntry, model: dict[str, Any]) -> dict[str, Any]:
-    tensors_bytes = sum(_bytes(spec) for spec in segment.policy_inputs)
+    tensors_bytes = sum(spec.size_bytes for spec in segment.policy_inputs)
     return {
         "check_macs": segment.head_macs,
         "check_macs_share": _share(segment.head_macs, model["macs"]),
@@ -145,12 +143,7 @@ def _check(segment: SegmentEntry, model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {**msgspec.to_builtins(spec), "bytes": _bytes(spec)}
-
-
-def _bytes(spec: TensorSpec) -> int:
-    """Bytes of a tensor of `spec.shape`: of one sample, where the shape leaves out the batch axis."""
-    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    return {**msgspec.to_builtins(spec), "bytes": spec.size_bytes}
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -163,11 +163,13 @@ class Resolver:
                 costs.left(k, leaving if k < self._last else leaving + staying)
                 if k == self._last or not staying:
                     chosen = None if gone is None else (~gone).nonzero()[0]
-                    yield Resolved.some(k, rows, decision, chosen)
                     costs.ran(k, width, perf_counter() - before_s)
+                    yield Resolved.some(k, rows, decision, chosen)
                     return
                 if leaving:
+                    paused_s = perf_counter()
                     yield Resolved.some(k, rows, decision, leave.nonzero()[0])
+                    before_s += perf_counter() - paused_s  # whoever takes the answers may take his time
                     gone = leave if gone is None else gone | leave
                 if gone is not None:
                     waste_s += costs.saved_s(k, width, staying)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -239,3 +240,32 @@ def test_a_cascade_opened_with_a_profile_runs_batches_by_it(tmp_path: Path) -> N
 
 def test_bytes_that_cross_count_skipping_tensors_too() -> None:
     assert crossing_bytes(MANIFEST) == [4 * (8 + 4), 4 * 8, 0]
+
+
+class Timed(WholeBatches):
+    """Remembers what steps took."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def ran(self, index: int, rows: int, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+def test_the_time_that_somebody_takes_over_the_answers_is_not_the_cascades() -> None:
+    plain, costs = fake_cascade(3), Timed()
+    cascade = Cascade(plain.manifest, plain.policy, plain._backend, plain._segments, costs=costs)
+    for _ in cascade.stream([batch_of(0, 1, 2)]):
+        time.sleep(0.05)
+    assert len(costs.seconds) == 3
+    assert max(costs.seconds) < 0.05
+
+
+def test_single_samples_are_watched_only_while_something_is_learned() -> None:
+    costs = ObservedCosts(MANIFEST, EXITS)
+    costs.sizes(4)
+    assert costs.watches()
+    while costs.learning(4):
+        costs.sizes(4)
+    costs.sizes(4)
+    assert not costs.watches()

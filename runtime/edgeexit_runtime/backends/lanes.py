@@ -47,11 +47,11 @@ class OnnxRuntimeLane:
         self._specs = {spec.name: spec for spec in (*inputs, *(spec for entry in entries for spec in entry.outputs))}
         last_use = {spec.name: k for k, entry in enumerate(entries) for spec in entry.inputs}
         self._fed = [spec.name for spec in inputs]
-        self._direct = {s.name for s in inputs if last_use.get(s.name, 0) == 0 and _bytes(s) > _COPIED_BYTES}
+        self._direct = {s.name for s in inputs if last_use.get(s.name, 0) == 0 and s.size_bytes > _COPIED_BYTES}
         places = _places(inputs, entries, last_use, self._direct)
         sizes: dict[int, int] = {}
         for name, place in places.items():
-            sizes[place] = max(sizes.get(place, 0), _bytes(self._specs[name]))
+            sizes[place] = max(sizes.get(place, 0), self._specs[name].size_bytes)
         memory = {place: _aligned(size * capacity) for place, size in sizes.items()}
         self._memory = {name: memory[place] for name, place in places.items()}
         self._logits = [np.zeros((capacity, count or 0), np.float32) for count in classes]
@@ -147,13 +147,6 @@ def _places(
             live.add(spec.name)
         live = {name for name in live if last_use.get(name, -1) > k}
     return places
-
-
-def _bytes(spec: TensorSpec) -> int:
-    count = np.dtype(spec.dtype).itemsize
-    for length in spec.shape:
-        count *= length
-    return count
 
 
 def _aligned(size_bytes: int) -> NDArray[np.uint8]:

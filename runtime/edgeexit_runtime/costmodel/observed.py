@@ -31,6 +31,7 @@ class ObservedCosts(CostTable):
     def __init__(self, manifest: Manifest, steps: int) -> None:
         super().__init__(exit_shares(manifest, steps), crossing_bytes(manifest)[:steps])
         self._forget(0)
+        self._watching = False
 
     def row_s(self, index: int, power: int) -> float:
         """See `CostTable.row_s`; sizes that were not seen yet relate to those seen as in the first step."""
@@ -54,7 +55,7 @@ class ObservedCosts(CostTable):
 
     def watches(self) -> bool:
         """See `CostModel.watches`."""
-        return not self._tried or min(self._tried) <= LOOKS
+        return self._watching
 
     def best(self, n: int) -> int:
         """See `CostTable.best`."""
@@ -64,7 +65,8 @@ class ObservedCosts(CostTable):
 
     def sizes(self, n: int) -> list[int]:
         """See `CostModel.sizes`."""
-        if self.learning(n):
+        self._watching = self.learning(n)
+        if self._watching:
             if min(n, LARGEST).bit_length() > len(self._tried):
                 self._forget(min(n, LARGEST).bit_length())
             trials = self._trials(n)

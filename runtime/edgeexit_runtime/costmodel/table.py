@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from edgeexit.manifest import Manifest
 from edgeexit_runtime.wiring import wire
 
@@ -32,7 +30,7 @@ class CostTable:
 
     def __init__(self, shares: Sequence[float], carried_bytes: Sequence[int]) -> None:
         self._counts = [SHARES_WEIGHT * share for share in shares]
-        self._total = SHARES_WEIGHT
+        self._total = sum(self._counts) or 1.0
         self._carried_bytes = tuple(carried_bytes)
         self._steps = len(shares)
         self._largest = LARGEST
@@ -54,10 +52,9 @@ class CostTable:
 
     def reach(self) -> list[float]:
         """The share of samples that gets to each step."""
-        total = sum(self._counts) or 1.0
-        left, shares = total, []
+        left, shares = self._total, []
         for count in self._counts:
-            shares.append(left / total)
+            shares.append(left / self._total)
             left -= count
         return shares
 
@@ -135,16 +132,8 @@ def crossing_bytes(manifest: Manifest) -> list[int]:
     for step, entry in zip(wire(manifest.inputs, manifest.segments), manifest.segments, strict=True):
         known = [*specs, *entry.outputs]
         specs = [known[i] for i in step.keeps]
-        bytes_.append(sum(_spec_bytes(spec.dtype, spec.shape) for spec in specs))
+        bytes_.append(sum(spec.size_bytes for spec in specs))
     return bytes_
-
-
-def _spec_bytes(dtype: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor."""
-    count = np.dtype(dtype).itemsize
-    for length in shape:
-        count *= length
-    return count
 
 
 def exit_shares(manifest: Manifest, steps: int) -> list[float]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from edgeexit.bundle import Bundle
 from edgeexit.console import human_bytes
 from edgeexit.errors import BundleError
-from edgeexit.manifest import Manifest, TensorSpec
+from edgeexit.manifest import Manifest
 from edgeexit.precision import precision_of
 from edgeexit.targets import Target
 from edgeexit_runtime.doctor.finding import Finding, ok, problem, warning
@@ -47,7 +45,7 @@ def check_bundle(host: Host, target: Target | None, path: str | Path) -> Iterato
 def needed_bytes(manifest: Manifest) -> int:
     """What a process takes, roughly, to open the bundle and to run single samples."""
     graphs = sum(entry.file.size_bytes for entry in manifest.segments)
-    boundaries = sum(_bytes(spec) for entry in manifest.segments for spec in (*entry.inputs, *entry.outputs))
+    boundaries = sum(spec.size_bytes for entry in manifest.segments for spec in (*entry.inputs, *entry.outputs))
     return PROCESS_BYTES + WEIGHTS_TIMES * graphs + boundaries
 
 
@@ -61,7 +59,3 @@ def _precision(manifest: Manifest, target: Target | None) -> Iterator[Finding]:
         source = target.settings.precision.source
         remedy = f"edgeexit export … --precision {target.precision}"
         yield warning("precision", found, f"{target.precision} ({source})", remedy)
-
-
-def _bytes(spec: TensorSpec) -> int:
-    return int(np.dtype(spec.dtype).itemsize * np.prod(spec.shape, dtype=np.int64))
