@@ -62,35 +62,22 @@ def build(
     """
     log.lines.clear()
     with translated(log, f"TensorRT {trt.__version__} cannot build {entry.file.path}"):
-        return _build(trt, log, data, entry, ranges, workspace_mb, timings, phases)
-
-
-def _build(
-    trt: Any,
-    log: Any,
-    data: bytes,
-    entry: SegmentEntry,
-    ranges: Sequence[BatchRange],
-    workspace_mb: int | None,
-    timings: bytes,
-    phases: Phases,
-) -> Plan:
-    builder = trt.Builder(log)
-    network = builder.create_network(_strongly_typed(trt))
-    _parse(trt, log, network, data, entry.file.path)
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if workspace_mb is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb * MIB)
-    _add_profiles(builder, config, log, entry, ranges)
-    timing = _timing_cache(config, timings)
-    config.progress_monitor = monitor = make_monitor(trt, phases)
-    serialised = builder.build_serialized_network(network, config)
-    phases.reraise()
-    if serialised is None:
-        raise failure(log, f"TensorRT {trt.__version__} cannot build {entry.file.path}")
-    del monitor  # held until the build was over
-    return Plan(bytes(serialised), b"" if timing is None else bytes(timing.serialize()))
+        builder = trt.Builder(log)
+        network = builder.create_network(_strongly_typed(trt))
+        _parse(trt, log, network, data, entry.file.path)
+        config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if workspace_mb is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb * MIB)
+        _add_profiles(builder, config, log, entry, ranges)
+        timing = _timing_cache(config, timings)
+        config.progress_monitor = monitor = make_monitor(trt, phases)
+        serialised = builder.build_serialized_network(network, config)
+        phases.reraise()
+        if serialised is None:
+            raise failure(log, f"TensorRT {trt.__version__} cannot build {entry.file.path}")
+        del monitor  # held until the build was over
+        return Plan(bytes(serialised), b"" if timing is None else bytes(timing.serialize()))
 
 
 def _strongly_typed(trt: Any) -> int:
