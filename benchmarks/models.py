@@ -53,7 +53,7 @@ RATE = 2e-3
 
 EXPORT = {
     "resnet18": ("--exits", "3", "--labels", "model", "--max-drop", "0.05", "--resize", "crop"),
-    "mobilenet": ("--exits", "3", "--labels", "model", "--max-drop", "0.003", "--resize", "crop"),
+    "mobilenet": ("--exits", "auto", "--labels", "model", "--max-drop", "0.003", "--resize", "crop"),
     "resnet56": ("--exits", "auto", "--max-drop", "0.01"),
 }
 NORMALISATION = ("--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)))

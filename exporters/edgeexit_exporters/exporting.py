@@ -27,7 +27,7 @@ from edgeexit_exporters.heads.model import model_logits
 from edgeexit_exporters.loading import Prepared, check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
 from edgeexit_exporters.precision import channels_last, in_precision, parse_precision, refuse_missing
-from edgeexit_exporters.selection import cascade_costs, select_exits, select_exits_selfxit
+from edgeexit_exporters.selection import cascade_costs, check_macs, select_exits, select_exits_selfxit
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.split import ExitPoint, split
 
@@ -198,8 +198,8 @@ def _select(
     candidates = (
         judgement.score,
         judgement.label == labels,
-        np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64),
-        np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64),
+        _backbone(exits),
+        _head_costs(exits, settings),
     )
     keep = [i for i in range(len(exits)) if i not in fitted]
     lost = 0.0 if reference is None else float(reference.mean() - (logits[-1].argmax(axis=1) == labels).mean())
@@ -214,21 +214,28 @@ def _select(
 
 
 def _cheapest_policy(
-    logits: Sequence[NDArray[np.float32]],
+    exits: Sequence[_Exit],
     labels: NDArray[np.int64],
-    costs: NDArray[np.float64],
     reference: NDArray[np.bool_] | None,
     settings: ExportSettings,
 ) -> Policy:
-    """Fit the policies asked for, each with its thresholds; take the one with the least mean cost.
+    """Fit the policies asked for, each with its thresholds; take the one with the least mean cost, checks charged.
 
     Raises:
         UnreachableError: None keeps the loss within the limit, even with nobody leaving early.
     """
     names = AUTO if settings.policy == "auto" else (settings.policy,)
     goal = MaxDrop(settings.max_drop)
+    logits = [exit_.logits for exit_ in exits]
+
+    def price(policy: Policy) -> NDArray[np.float64]:
+        return cascade_costs(_backbone(exits), _head_costs(exits, settings, policy.name))
+
+    costs = cascade_costs(_backbone(exits), _head_costs(exits, settings))
     try:
-        found = tune_all(names, logits, labels, costs, goal, method="joint", seed=settings.seed, reference=reference)
+        found = tune_all(
+            names, logits, labels, costs, goal, method="joint", seed=settings.seed, price=price, reference=reference
+        )
     except UnreachableError as error:
         if reference is None:
             raise
@@ -255,16 +262,26 @@ def _without_unused(
 ) -> tuple[Policy, list[_Exit]]:
     """Fit the policy; with "auto", leave out fitted exits that nobody takes, and fit it anew."""
     while True:
-        policy = _cheapest_policy([exit_.logits for exit_ in exits], labels, _costs(exits), reference, settings)
+        policy = _cheapest_policy(exits, labels, reference, settings)
         used = [e for e, t in zip(exits, policy.thresholds, strict=True) if e.kind == "model" or np.isfinite(t)]
         if settings.exits not in (None, "auto") or len(used) == len(exits):
             return policy, exits
         exits = used
 
 
-def _costs(exits: Sequence[_Exit]) -> NDArray[np.float64]:
-    heads = np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64)
-    return cascade_costs(np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64), heads)
+def _backbone(exits: Sequence[_Exit]) -> NDArray[np.float64]:
+    return np.asarray([exit_.backbone for exit_ in exits], dtype=np.float64)
+
+
+def _head_macs(exits: Sequence[_Exit]) -> NDArray[np.float64]:
+    return np.asarray([exit_.point.head.macs for exit_ in exits], dtype=np.float64)
+
+
+def _head_costs(exits: Sequence[_Exit], settings: ExportSettings, policy: str | None = None) -> NDArray[np.float64]:
+    """(E,) MACs of the heads, and those that take as long as the rest of each check; the last exit makes none."""
+    costs = _head_macs(exits)
+    costs[:-1] += check_macs(exits[-1].backbone, policy) if settings.check_macs is None else settings.check_macs
+    return costs
 
 
 def _assemble(
@@ -287,7 +304,7 @@ def _assemble(
         infos=infos,
         kinds=[exit_.kind for exit_ in exits],
         policy=policy,
-        costs=_costs(exits),
+        costs=cascade_costs(_backbone(exits), _head_macs(exits)),
         logits=[exit_.logits for exit_ in exits],
         labels=cached.labels,
         reference=reference,

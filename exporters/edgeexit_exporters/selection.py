@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,23 @@ from numpy.typing import NDArray
 from edgeexit.subsets import best_subset
 from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
 
-__all__ = ["PLACEMENTS", "cascade_costs", "select_exits", "select_exits_selfxit"]
+__all__ = ["PLACEMENTS", "cascade_costs", "check_macs", "select_exits", "select_exits_selfxit"]
 
 PLACEMENTS = ("gain", "selfxit")
 """How `--exits auto` chooses: `select_exits` or `select_exits_selfxit`."""
 
 _MAX_SAMPLES = 10_000
+_WORTH_A_STEP = 1e-4
+
+CHECK_MACS = 2_500_000
+"""What a check takes beyond its own MACs, in MACs that take as long: the head's few small operators, one more
+output of the graph, the policy's word. `benchmarks/checks.py` measures 1.3 million with the simplest policy and
+2.2 to 2.7 million with the dearest; where the interpreter is slower than the arithmetic it is more."""
+
+POLICY_MACS = {"pooled-probability": 500_000, "stacked-margin": 1_000_000}
+"""What a policy's word takes longer than that of maximum probability, likewise."""
+
+_MOST_OF_MODEL = 0.05
 _SELFXIT_CANDIDATES = 8
 """Behind the eighth the tolerance T/2ⁿ is below half a percent of T."""
 
@@ -24,6 +35,20 @@ _SELFXIT_CANDIDATES = 8
 def cascade_costs(backbone: NDArray[np.float64], heads: NDArray[np.float64]) -> NDArray[np.float64]:
     """Everything spent until each exit answers: the backbone up to it and all heads up to it."""
     return np.asarray(backbone + np.cumsum(heads))
+
+
+def check_macs(whole: float, policy: str | None = None) -> float:
+    """What a check is charged when exits and policies are chosen, beyond the MACs of its head.
+
+    A model so small that no exit can save that much time is still given exits, for devices slow enough
+    that only MACs count: no check is charged more than a twentieth of the model.
+
+    Args:
+        whole: MACs of the whole model.
+        policy: A policy's name: its word is charged too.
+    """
+    charge = min(float(CHECK_MACS), _MOST_OF_MODEL * whole)
+    return charge * (1 + POLICY_MACS.get(policy or "", 0) / CHECK_MACS)
 
 
 def select_exits(
@@ -36,16 +61,17 @@ def select_exits(
     min_gain: float,
     keep: Sequence[int] = (),
 ) -> list[int]:
-    """Leave out exits, the least useful first, while that costs less than `min_gain` an exit.
+    """The exits with which the cascade costs least on average, found by steepest descent.
 
-    Usefulness is the rise of the cascade's mean cost at `max_drop` when the exit is taken away and
-    all other thresholds are fitted anew, its head's cost saved.
+    From no fitted exit at all, the best single step is taken again and again: one exit more, one less, or one
+    moved by a place or two. A set costs what it does at `max_drop` with all thresholds fitted anew, heads
+    included, and `min_gain` of the whole model for each exit.
 
     Args:
         score: (E, N) scores of all candidates, the last row being the whole model.
         correct: (E, N) whether each exit is right.
         backbone: (E,) cost of the backbone up to each exit.
-        heads: (E,) cost of each exit's own head.
+        heads: (E,) cost of each exit's own check.
         max_drop: Allowed loss of accuracy.
         min_gain: Fraction of the whole model's cost that an exit must save on average to stay.
         keep: Indices that always stay.
@@ -56,31 +82,34 @@ def select_exits(
     step = -(-score.shape[1] // _MAX_SAMPLES)
     score, correct = score[:, ::step], correct[:, ::step]
     last = len(score) - 1
-    fixed = {last, *keep}
+    fixed = frozenset((last, *keep))
+    whole = float(backbone[last])
 
-    def mean_cost(kept: list[int]) -> float:
-        costs = cascade_costs(backbone[kept], heads[kept])
-        material = Material(score[kept], correct[kept], correct[last], costs)
-        return measure(material, fit_thresholds("joint", material, MaxDrop(max_drop))).mean_cost
+    @cache
+    def charge(kept: frozenset[int]) -> float:
+        rows = sorted(kept)
+        costs = cascade_costs(backbone[rows], heads[rows])
+        material = Material(score[rows], correct[rows], correct[last], costs)
+        mean_cost = measure(material, fit_thresholds("joint", material, MaxDrop(max_drop))).mean_cost
+        return mean_cost + min_gain * whole * len(kept)
 
-    kept = list(range(len(score)))
-    now = mean_cost(kept)
-    # Taking exits away makes the others more useful, so an old value is a lower bound: only the exit
-    # that looks cheapest is measured again before it goes (lazy greedy).
-    bounds = [(-np.inf, i) for i in kept if i not in fixed]
-    heapq.heapify(bounds)
-    while bounds:
-        _, index = heapq.heappop(bounds)
-        without = mean_cost([j for j in kept if j != index])
-        rise = without - now
-        if bounds and rise > bounds[0][0]:
-            heapq.heappush(bounds, (rise, index))
-            continue
-        if rise > min_gain * float(backbone[last]):
-            break
-        kept.remove(index)
-        now = without
-    return kept
+    kept = fixed
+    while True:
+        best = min(_steps(kept, fixed, last), key=lambda tried: (charge(tried), sorted(tried)), default=kept)
+        if charge(best) >= charge(kept) - _WORTH_A_STEP * whole:
+            return sorted(kept)
+        kept = best
+
+
+def _steps(kept: frozenset[int], fixed: frozenset[int], last: int) -> Iterator[frozenset[int]]:
+    """The sets that differ from this one by an exit that comes, goes or moves."""
+    for i in range(last):
+        if i not in kept:
+            yield kept | {i}
+        elif i not in fixed:
+            without = kept - {i}
+            yield without
+            yield from (without | {j} for j in range(max(0, i - 2), min(last, i + 3)) if j not in kept)
 
 
 def select_exits_selfxit(

@@ -30,6 +30,8 @@ class ExportSettings:
         placement: How "auto" chooses exits: "gain" by what each saves in the cascade with all thresholds
             fitted anew, "selfxit" by SelfXit's tolerances and subset score.
         min_gain: With "auto" and "gain", the share of the whole model's MACs that an exit must save to stay.
+        check_macs: With "auto", what a check is charged beyond the MACs of its head, in MACs that take as long;
+            see `edgeexit_exporters.selection.check_macs` for what None stands for.
         precision: "fp32" (the model's own), "fp16" or "int8", or one for each segment, separated by commas.
         symmetric: int8 as TensorRT wants it rather than processors.
         seed: Order of the samples, and the split that is held out.
@@ -47,7 +49,8 @@ class ExportSettings:
     size: tuple[int, int] | None = None
     policy: str = "auto"
     placement: str = "gain"
-    min_gain: float = 0.01
+    min_gain: float = 0.0
+    check_macs: float | None = None
     precision: str = "fp32"
     symmetric: bool = False
     seed: int = 0

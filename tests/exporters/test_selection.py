@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from edgeexit_exporters.selection import cascade_costs, select_exits, select_exits_selfxit
+from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
+from edgeexit_exporters.selection import CHECK_MACS, cascade_costs, check_macs, select_exits, select_exits_selfxit
 
 
 def scored(skill: list[float], samples: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +41,35 @@ def test_an_exit_whose_head_costs_more_than_it_saves_goes() -> None:
     assert select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0.01) == [1]
 
 
+def test_exits_that_only_pay_together_with_free_checks_go_when_checks_take_time() -> None:
+    score, correct = scored([0.2, 0.4, 0.5, 0.6, 0.95])
+    backbone, heads = np.asarray([0.1, 0.3, 0.4, 0.6, 1.0]), np.asarray([0.001] * 4 + [0.0])
+    slow = heads + np.asarray([0.08, 0.08, 0.08, 0.08, 0.0])
+    free = select_exits(score, correct, backbone, heads, max_drop=0.01, min_gain=0)
+    charged = select_exits(score, correct, backbone, slow, max_drop=0.01, min_gain=0)
+    assert len(charged) < len(free)
+
+
+def test_no_single_step_from_the_chosen_exits_is_better() -> None:
+    score, correct = scored([0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.95])
+    backbone, heads = np.linspace(0.1, 1.0, 7), np.asarray([0.02] * 6 + [0.0])
+
+    def cost(kept: list[int]) -> float:
+        costs = cascade_costs(backbone[kept], heads[kept])
+        material = Material(score[kept], correct[kept], correct[-1], costs)
+        return measure(material, fit_thresholds("joint", material, MaxDrop(0.02))).mean_cost
+
+    kept = select_exits(score, correct, backbone, heads, max_drop=0.02, min_gain=0)
+    for i in range(6):
+        other = sorted({*kept} ^ {i})
+        assert cost(other) >= cost(kept) - 2e-4
+
+
+@pytest.mark.parametrize(("whole", "charge"), [(125e6, CHECK_MACS), (1e9, CHECK_MACS), (1e6, 5e4), (0, 0)])
+def test_a_check_is_charged_a_fixed_number_of_macs_but_never_much_of_a_small_model(whole: float, charge: float) -> None:
+    assert check_macs(whole) == charge
+
+
 def test_exits_that_the_model_brings_stay_whatever_they_are_worth() -> None:
     score, correct = scored([0.0, 0.7, 0.95])
     backbone, heads = np.asarray([0.3, 0.5, 1.0]), np.asarray([0.001, 0.001, 0.0])
@@ -62,3 +93,10 @@ def test_selfxit_keeps_what_the_model_brings_and_chooses_among_at_most_eight() -
 def test_selfxit_keeps_only_the_whole_model_where_nothing_pays() -> None:
     score, correct = scored([0.0, 0.95])
     assert select_exits_selfxit(score, correct, np.asarray([0.9, 1.0]), np.asarray([0.5, 0.0]), max_drop=0.01) == [1]
+
+
+def test_a_policy_that_takes_longer_is_charged_for_it_in_the_same_proportion_in_small_models() -> None:
+    large = check_macs(125e6, "stacked-margin") / check_macs(125e6, "max-probability")
+    small = check_macs(1e6, "stacked-margin") / check_macs(1e6, "max-probability")
+    assert large == pytest.approx(small)
+    assert large > 1

@@ -107,9 +107,16 @@ NUMBERS = _Numbers()
 @click.option(
     "--min-gain",
     type=click.FloatRange(0, 1),
-    default=0.01,
+    default=0.0,
     show_default=True,
-    help="With auto and gain, the share of the model's MACs that an exit must save to stay.",
+    help="With auto and gain, the share of the model's MACs that an exit must save to stay, its check paid.",
+)
+@click.option(
+    "--check-macs",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="What a check takes beyond its head's MACs, in MACs that take as long: auto leaves out exits that do not "
+    "win it back. 0 counts MACs alone.  [default: 2.5 million, at most 5 % of the model]",
 )
 @click.option(
     "--precision",
@@ -142,6 +149,7 @@ def export(
     policy: str,
     placement: str,
     min_gain: float,
+    check_macs: float | None,
     precision: str,
     threads: int,
     seed: int,
@@ -180,6 +188,7 @@ def export(
         policy=policy,
         placement=placement,
         min_gain=min_gain,
+        check_macs=check_macs,
         precision=precision,
         symmetric=device is not None and device.jetson is not None,
         seed=seed,
