@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeexit.subsets import best_subset
 from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
 
-__all__ = ["PLACEMENTS", "cascade_costs", "check_macs", "select_exits", "select_exits_selfxit"]
+__all__ = ["PLACEMENTS", "cascade_costs", "check_macs", "expected_time", "select_exits", "select_exits_selfxit"]
 
 PLACEMENTS = ("gain", "selfxit")
 """How `--exits auto` chooses: `select_exits` or `select_exits_selfxit`."""
@@ -49,6 +49,19 @@ def check_macs(whole: float, policy: str | None = None) -> float:
     """
     charge = min(float(CHECK_MACS), _MOST_OF_MODEL * whole)
     return charge * (1 + POLICY_MACS.get(policy or "", 0) / CHECK_MACS)
+
+
+def expected_time(shares: Sequence[float], mean_cost: float, whole: float) -> float:
+    """What the cascade takes on a CPU, the whole model's time being 1, if MACs and checks were all.
+
+    Args:
+        shares: (E,) the share of the samples that each exit answers.
+        mean_cost: Mean MACs of a sample, as a fraction of the whole model's.
+        whole: MACs of the whole model.
+    """
+    last = len(shares) - 1
+    checks = sum(share * min(k + 1, last) for k, share in enumerate(shares))
+    return mean_cost + checks * CHECK_MACS / max(1.0, whole)
 
 
 def select_exits(

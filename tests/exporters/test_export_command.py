@@ -54,6 +54,21 @@ def test_without_calibration_it_says_that_a_part_is_held_out(export: Callable[..
     assert Bundle.open(tmp_path / "out").manifest.calibration.held_out
 
 
+def test_a_model_too_small_for_exits_to_save_time_is_said_to_be_so(export: Callable[..., Any]) -> None:
+    assert "slower than the model alone" in export().stderr
+
+
+def test_the_charge_for_a_check_decides_how_many_exits_are_worth_having(
+    export: Callable[..., Any], tmp_path: Path
+) -> None:
+    exits = []
+    for charge in ("0", "1e9"):
+        outcome = export("--check-macs", charge, **{"--exits": "auto", "-o": tmp_path / charge})
+        exits.append(len(Bundle.open(tmp_path / charge).manifest.exits))
+        assert ("No exit pays" in outcome.stderr) == (exits[-1] == 1)
+    assert exits[0] > exits[1] == 1
+
+
 def test_with_calibration_nothing_is_held_out(export: Callable[..., Any], world: Path, tmp_path: Path) -> None:
     assert "held out" not in export("--calibration", world / "calibration.npz").stderr
     assert not Bundle.open(tmp_path / "out").manifest.calibration.held_out

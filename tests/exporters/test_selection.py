@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from edgeexit.thresholds import Material, MaxDrop, fit_thresholds, measure
-from edgeexit_exporters.selection import CHECK_MACS, cascade_costs, check_macs, select_exits, select_exits_selfxit
+from edgeexit_exporters.selection import (
+    CHECK_MACS,
+    cascade_costs,
+    check_macs,
+    expected_time,
+    select_exits,
+    select_exits_selfxit,
+)
 
 
 def scored(skill: list[float], samples: int = 3000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -100,3 +107,8 @@ def test_a_policy_that_takes_longer_is_charged_for_it_in_the_same_proportion_in_
     small = check_macs(1e6, "stacked-margin") / check_macs(1e6, "max-probability")
     assert large == pytest.approx(small)
     assert large > 1
+
+
+def test_the_time_to_be_expected_counts_every_check_on_the_way_and_none_at_the_last_exit() -> None:
+    assert expected_time([0.5, 0.25, 0.25], 0.6, CHECK_MACS * 10) == pytest.approx(0.6 + 0.1 * (0.5 + 0.5 + 0.5))
+    assert expected_time([1.0], 1.0, 0) == 1

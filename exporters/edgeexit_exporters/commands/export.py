@@ -17,7 +17,7 @@ from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
 from edgeexit_exporters.heads import HEADS, HeadSettings
 from edgeexit_exporters.loading import prepare
-from edgeexit_exporters.selection import PLACEMENTS
+from edgeexit_exporters.selection import CHECK_MACS, PLACEMENTS, expected_time
 from edgeexit_exporters.settings import ExportSettings
 
 __all__ = ["export"]
@@ -271,6 +271,13 @@ def _show(output: str, size_bytes: int, manifest: Manifest) -> None:
         f"{human_count(manifest.macs)}MACs."
     )
     say(f"Measure it on data it has not seen: edgeexit eval {output} --data DIR")
+    if len(manifest.exits) == 1:
+        say("No exit pays here, so the bundle holds the model whole. --exits N gives it N exits all the same.")
+    elif expected_time(calibration.exit_shares, calibration.mean_cost, manifest.macs) >= 1:
+        say(
+            f"A check takes a CPU about as long as {human_count(CHECK_MACS)}MACs. This cascade saves MACs, "
+            f"but it may well be slower than the model alone: edgeexit bench {output} tells."
+        )
 
 
 def _reference(manifest: Manifest) -> float:
