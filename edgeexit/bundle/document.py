@@ -24,6 +24,9 @@ LATER_KEYS = {
         "calibration": frozenset({"reference_accuracy"}),
         "a segment": frozenset({"precision"}),
     },
+    4: {
+        "a segment": frozenset({"payloads"}),
+    },
 }
 """Keys by the version that brought them, and the object that has them."""
 

@@ -13,7 +13,7 @@ from edgeexit.bundle.layout import CHECK_FILE, EXITS_FILE, file_entry
 from edgeexit.bundle.reader import Bundle
 from edgeexit.bundle.validate import policy_tensor_specs
 from edgeexit.errors import UsageError
-from edgeexit.manifest import FORMAT_VERSION, CalibrationSummary, ExitEntry, Manifest
+from edgeexit.manifest import FORMAT_VERSION, CalibrationSummary, ExitEntry, Manifest, SegmentEntry
 from edgeexit.policies import Policy, load_policy
 from edgeexit.replay import replay
 from edgeexit.tensors import save_tensors
@@ -36,7 +36,8 @@ def rewrite(
     The golden samples' answers follow from their logits under the policy.
 
     Args:
-        bundle: The bundle to start from; it is not changed.
+        bundle: The bundle to start from; it is not changed. What rounded payloads did is kept only where
+            neither policy nor tensors are replaced.
         policy: Decides from now on, with its thresholds; the bundle's own if None.
         tensors: Replacements for tensors of exits.safetensors by name, of the same type and shape.
         calibration: The new summary. If None the old one, without its reference for drift where the
@@ -58,8 +59,8 @@ def rewrite(
     chosen = load_policy(manifest, stored) if policy is None else policy
     if len(chosen.thresholds) != len(manifest.exits):
         raise UsageError("the policy is not for this bundle", got=len(chosen.thresholds), expected=len(manifest.exits))
+    same = policy is None and not changed
     if calibration is None:
-        same = policy is None and not changed
         calibration = manifest.calibration if same else msgspec.structs.replace(manifest.calibration, drift=None)
     golden = _golden(bundle, chosen, golden_logits, heads_changed=bool(heads.keys() & changed.keys()))
     contents = {
@@ -70,6 +71,7 @@ def rewrite(
     rewritten = msgspec.structs.replace(
         manifest,
         version=FORMAT_VERSION,
+        segments=manifest.segments if same else _without_payloads(manifest.segments),
         exits=_exits(manifest.exits, chosen),
         policy=chosen.entry(),
         calibration=calibration,
@@ -97,6 +99,11 @@ def _exits(entries: Sequence[ExitEntry], policy: Policy) -> tuple[ExitEntry, ...
         msgspec.structs.replace(entry, criterion=policy.criterion, threshold=threshold)
         for entry, threshold in zip(entries, [*thresholds, None], strict=True)
     )
+
+
+def _without_payloads(segments: Sequence[SegmentEntry]) -> tuple[SegmentEntry, ...]:
+    """The segments without what rounding changed under another policy."""
+    return tuple(msgspec.structs.replace(segment, payloads=None) for segment in segments)
 
 
 def _golden(

@@ -26,6 +26,8 @@ from edgeexit.manifest import (
     SegmentEntry,
     TensorSpec,
 )
+from edgeexit.payload import PRECISIONS, packed_bytes
+from edgeexit.tails import boundary
 from edgeexit.tensors import DTYPES, MAX_RANK
 
 __all__ = ["MAX_TENSOR_BYTES", "check_manifest", "policy_tensor_specs"]
@@ -53,6 +55,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_inputs(manifest)
     _check_graphs(manifest)
     _check_counts(manifest)
+    _check_payloads(manifest)
     _check_exits(manifest.exits, len(manifest.segments))
     _check_records(manifest)
 
@@ -176,6 +179,29 @@ def _check_counts(manifest: Manifest) -> None:
             _refuse(f"{name} is unusable", count, "a count")
     if manifest.macs == 0:
         _refuse("macs is unusable", 0, "a positive count")
+
+
+def _check_payloads(manifest: Manifest) -> None:
+    """What was measured in front of a segment is of the tensors that cross there."""
+    for index, segment in enumerate(manifest.segments):
+        where = f"segments[{index}].payloads"
+        if segment.payloads is None:
+            continue
+        if index == 0:
+            _refuse(f"{where}: nothing is handed on in front of the first segment", segment.payloads, "null")
+        found = [entry.precision for entry in segment.payloads]
+        if found[:1] != ["fp32"] or found != [name for name in PRECISIONS if name in found]:
+            _refuse(f"{where} are not in order", ", ".join(found), ", ".join(PRECISIONS))
+        crossing = boundary(manifest, index)
+        for entry in segment.payloads:
+            size_bytes = sum(packed_bytes(spec, entry.precision) for spec in crossing)
+            if entry.size_bytes != size_bytes:
+                _refuse(f"{where}: {entry.precision} does not take these bytes", entry.size_bytes, size_bytes)
+            if not 0 < entry.compressed_bytes <= _MAX_COUNT:
+                _refuse(f"{where}: compressed_bytes is unusable", entry.compressed_bytes, "a positive count")
+        _check_fractions(f"{where}: shares of changed samples", (entry.changed for entry in segment.payloads))
+        if segment.payloads[0].changed != 0:
+            _refuse(f"{where}: fp32 rounds nothing", segment.payloads[0].changed, 0)
 
 
 def _check_exits(exits: Sequence[ExitEntry], segments: int) -> None:

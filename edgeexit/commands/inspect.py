@@ -29,7 +29,9 @@ def inspect(bundle: str, as_json: bool) -> None:
 
     Multiply-accumulates (MACs) and parameters are shares of the whole model's, heads left out. Bytes
     are shares of the size of all segments. Boundary bytes are for one sample: what crosses from one
-    segment to the later ones. An exit's check is its head, its class means or matrices.
+    segment to the later ones. An exit's check is its head, its class means or matrices. Payloads are what
+    a sample that is handed on there takes in each precision, raw and compressed, and how many samples
+    then got another label or exit on the calibration split.
     """
     opened = Bundle.open(bundle)
     document = {"bundle": str(bundle), "size_bytes": opened.size_bytes, **describe(opened.manifest)}
@@ -45,6 +47,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     Keys: format_version, labels, inputs, preprocessing, model, segments, exits, policy, statistics_bytes,
     calibration, provenance. Every `*_share` is a fraction of the whole model, `boundary.input_ratio` of the
     bytes of the model's inputs; a share of nothing is None. The last segment's boundary is empty.
+    `boundary.payloads` is None where payloads were not measured.
     """
     model = {
         "macs": manifest.macs,
@@ -104,10 +107,17 @@ def _segments(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]
                     "bytes_share": _share(crossing, model["segments_bytes"]),
                     "input_ratio": _share(crossing, model["input_bytes"]),
                     "tensors": [_tensor(spec) for spec in boundary],
+                    "payloads": _payloads(manifest, index + 1),
                 },
             }
         )
     return rows
+
+
+def _payloads(manifest: Manifest, segment: int) -> list[dict[str, Any]] | None:
+    """What was measured in front of a segment; None also behind the last."""
+    found = manifest.segments[segment].payloads if segment < len(manifest.segments) else None
+    return None if found is None else [msgspec.to_builtins(entry) for entry in found]
 
 
 def _exits(manifest: Manifest, model: dict[str, Any]) -> list[dict[str, Any]]:
@@ -173,10 +183,17 @@ def _show(document: dict[str, Any]) -> None:
     print_table(SEGMENT_COLUMNS, [_segment_row(row) for row in document["segments"]], title="Segments")
     click.echo()
     print_table(EXIT_COLUMNS, [_exit_row(row) for row in document["exits"]], title="Exits")
+    measured = [row for row in document["segments"] if row["boundary"]["payloads"] is not None]
+    if measured:
+        click.echo()
+        rows = [_payload_row(row["index"], entry) for row in measured for entry in row["boundary"]["payloads"]]
+        print_table(PAYLOAD_COLUMNS, rows, title="Payloads")
 
 
 SEGMENT_COLUMNS = ("segment", "MACs", "share", "parameters", "share", "file", "share", "boundary", "share", "/ input")
 EXIT_COLUMNS = ("exit", "<head", "threshold", "cost", "left here", "check MACs", "share", "check tensors", "share")
+
+PAYLOAD_COLUMNS = ("behind segment", "<precision", "bytes", "compressed", "changed")
 
 
 def _origin(calibration: dict[str, Any]) -> str:
@@ -229,6 +246,16 @@ def _exit_row(row: dict[str, Any]) -> tuple[str, ...]:
         _percent(row["check_macs_share"]),
         human_bytes(row["tensors_bytes"]),
         _percent(row["tensors_bytes_share"]),
+    )
+
+
+def _payload_row(index: int, entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(index),
+        entry["precision"],
+        human_bytes(entry["size_bytes"]),
+        human_bytes(entry["compressed_bytes"]),
+        f"{entry['changed']:.2%}",
     )
 
 

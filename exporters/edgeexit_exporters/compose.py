@@ -9,6 +9,7 @@ from onnx import helper
 
 from edgeexit.errors import ModelError
 from edgeexit_exporters.normalise import raise_opset
+from edgeexit_exporters.renaming import rename
 
 __all__ = ["compose", "prefix"]
 
@@ -37,7 +38,7 @@ def compose(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
         model = raise_opset(original, opset)
         _check_inputs(first, model.graph.input, index)
         renamed = {theirs.name: ours.name for ours, theirs in zip(first, model.graph.input, strict=True)}
-        _rename(model.graph, prefix(index), renamed)
+        rename(model.graph, prefix(index), renamed)
         merged.graph.node.extend(model.graph.node)
         merged.graph.initializer.extend(model.graph.initializer)
         merged.graph.output.extend(model.graph.output)
@@ -58,26 +59,3 @@ def _check_inputs(ours: Sequence[onnx.ValueInfoProto], theirs: Sequence[onnx.Val
             expected=describe(ours),
             remedy="give models for the same input",
         )
-
-
-def _rename(graph: onnx.GraphProto, start: str, fixed: dict[str, str]) -> None:
-    """Prefix every name in a graph and its subgraphs, but for those in `fixed`."""
-
-    def new(name: str) -> str:
-        return fixed.get(name, start + name) if name else ""
-
-    for node in graph.node:
-        names = [new(name) for name in node.input]
-        del node.input[:]
-        node.input.extend(names)
-        names = [new(name) for name in node.output]
-        del node.output[:]
-        node.output.extend(names)
-        node.name = start + node.name if node.name else ""
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                if inner.ByteSize():
-                    _rename(inner, start, fixed)
-    for part in (graph.initializer, graph.input, graph.output, graph.value_info):
-        for entry in part:
-            entry.name = new(entry.name)

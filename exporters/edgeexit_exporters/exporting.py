@@ -26,6 +26,7 @@ from edgeexit_exporters.heads import HEADS
 from edgeexit_exporters.heads.model import model_logits
 from edgeexit_exporters.loading import Prepared, check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
+from edgeexit_exporters.payloads import measure_payloads
 from edgeexit_exporters.precision import channels_last, in_precision, parse_precision, refuse_missing
 from edgeexit_exporters.selection import cascade_costs, check_macs, select_exits, select_exits_selfxit
 from edgeexit_exporters.settings import ExportSettings
@@ -82,6 +83,7 @@ def export(
         prepared.analysis, exits, policy, cached, reference, held, settings, held_out=calibration is None
     )
     golden = golden_samples(cascade, threads=settings.threads)
+    payloads = measure_payloads(cascade, threads=settings.threads, seed=settings.seed, quiet=settings.quiet)
     manifest, contents = pack(
         prepared,
         cascade,
@@ -89,6 +91,7 @@ def export(
         class_names=fitting.class_names,
         max_drop=settings.max_drop,
         labels=settings.labels,
+        payloads=payloads,
     )
     write_bundle(output, manifest, contents)
     return manifest

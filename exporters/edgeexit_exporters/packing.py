@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from edgeexit.manifest import (
     CalibrationSummary,
     ExitEntry,
     Manifest,
+    PayloadEntry,
     Provenance,
     SegmentEntry,
     SourceEntry,
@@ -145,6 +147,7 @@ def pack(
     class_names: tuple[str, ...],
     max_drop: float,
     labels: str,
+    payloads: Sequence[tuple[PayloadEntry, ...] | None] | None = None,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and the bytes of every other file."""
     analysis, policy = prepared.analysis, cascade.policy
@@ -156,7 +159,8 @@ def pack(
         contents[segment_path(k)] = segment.model.SerializeToString(deterministic=True)
         tensors |= segment.exit.head.policy
         statistics |= {f"{word}.{k}": array for word, array in segment.exit.head.statistics.items()}
-        segments.append(_segment_entry(analysis, cascade.infos, segment, segment_path(k), contents[segment_path(k)]))
+        entry = _segment_entry(analysis, cascade.infos, segment, segment_path(k), contents[segment_path(k)])
+        segments.append(entry if payloads is None else msgspec.structs.replace(entry, payloads=payloads[k]))
         threshold = policy.thresholds[k]
         exits.append(
             ExitEntry(

@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from edgeexit.bundle import Bundle
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest, TensorSpec
+from edgeexit.payload import STATE
 from edgeexit.policies import Decision, Policy, State
+from edgeexit.tails import boundary
 from edgeexit_runtime.backends import Backend, Handle, Segment, load_backend
 from edgeexit_runtime.batches import BatchChecker
 from edgeexit_runtime.opening import check_count, segment_entries, settings_for
 from edgeexit_runtime.wiring import wire
 
 __all__ = ["STATE", "Group", "Tail"]
-
-STATE = "policy.state."
-"""What the names of the policy's state begin with, where it is handed on with the boundary tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Tail:
         self._segments = tuple(segments)
         self._classes = len(manifest.labels)
         self._steps = wire(manifest.inputs, manifest.segments)
-        self._boundaries = _boundaries(manifest)
+        self._boundaries = tuple(boundary(manifest, k) for k in range(len(manifest.segments)))
         self._states = _states(policy, len(manifest.segments), self._classes)
         self._checkers = {k: BatchChecker(self.takes(k)) for k in range(first, self.last + 1)}
 
@@ -176,16 +175,6 @@ class Tail:
             return self.policy.decide(k, logits, group.state)
         verdict, state = self.policy.decide_one(k, logits, group.state)
         return Decision.of([verdict]), state
-
-
-def _boundaries(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], ...]:
-    """For each segment, the tensors known in front of it, in the order in which `wire` carries them."""
-    known = list(manifest.inputs)
-    found = []
-    for segment, step in zip(manifest.segments, wire(manifest.inputs, manifest.segments), strict=True):
-        found.append(tuple(known))
-        known = step.carry(known, segment.outputs)
-    return tuple(found)
 
 
 def _states(policy: Policy, segments: int, classes: int) -> tuple[tuple[TensorSpec, ...], ...]:

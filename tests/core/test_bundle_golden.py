@@ -1,4 +1,4 @@
-"""The stored bytes of the format, literally: version 3, and versions 2 and 1, which are still read.
+"""The stored bytes of the format, literally: version 4, and versions 3 to 1, which are still read.
 
 If one of these fails, the format has changed.
 """
@@ -16,7 +16,7 @@ from edgeexit.bundle import Bundle, write_bundle
 from edgeexit.bundle.archive import pack
 from edgeexit.bundle.document import encode_manifest
 from edgeexit.errors import BundleError
-from edgeexit.manifest import FORMAT_VERSION
+from edgeexit.manifest import FORMAT_VERSION, PayloadEntry
 
 ARCHIVE = (
     b"PK\x03\x04" b"\x0a\x00" b"\x00\x00" b"\x00\x00" b"\x00\x00\x21\x00"
@@ -58,9 +58,9 @@ CHECK = (
 )
 
 MANIFEST = """\
-{"sha256": "ac7623ed40c872876cc1b471d61ad7b0de475ac6d878948195af77ce4f10ee4b",
+{"sha256": "b05a06392f86f5ce8df8cf1baad71377f774c58cf42bcfd70a24b6b8866de517",
   "format": "edgeexit-bundle",
-  "version": 3,
+  "version": 4,
   "labels": [
     "cat",
     "dog",
@@ -107,7 +107,8 @@ MANIFEST = """\
       "macs": 100,
       "params": 10,
       "head_macs": 0,
-      "head_params": 0
+      "head_params": 0,
+      "payloads": null
     }
   ],
   "exits": [
@@ -173,12 +174,32 @@ MANIFEST = """\
 }
 """
 
-ARCHIVE_SHA256 = "525ba792b7147465527db61245f5e7a2b9adc7778b9303fb2f109209e1c583f4"
+PAYLOADS = """\
+"payloads": [
+        {
+          "precision": "uint8",
+          "size_bytes": 9,
+          "compressed_bytes": 7,
+          "changed": 0.25
+        }
+      ]"""
 
+ARCHIVE_SHA256 = "8919adcfe776a83ec0080248e78723ed4f24187e4cc143b0fdc49a88f64512e1"
+
+
+VERSION_3_SHA256 = "ac7623ed40c872876cc1b471d61ad7b0de475ac6d878948195af77ce4f10ee4b"
+VERSION_3 = signed(
+    MANIFEST.partition("\n")[2]
+    .replace('"version": 4', '"version": 3')
+    .replace(',\n      "payloads": null\n', "\n")
+    .encode()
+)
+"""The manifest as version 3 wrote it."""
 
 VERSION_2_SHA256 = "38ac83d4106f4f05a53beb521362a3a310c5fbe2da76a3f2d969e1551642a9db"
 VERSION_2 = signed(
-    MANIFEST.partition("\n")[2]
+    VERSION_3.decode()
+    .partition("\n")[2]
     .replace('"version": 3', '"version": 2')
     .replace('      "precision": "fp32",\n', "")
     .replace('    "reference_accuracy": null,\n', "")
@@ -199,7 +220,7 @@ VERSION_1 = signed(
 )
 """The manifest as version 1 wrote it."""
 
-EARLIER = {1: (VERSION_1, VERSION_1_SHA256), 2: (VERSION_2, VERSION_2_SHA256)}
+EARLIER = {1: (VERSION_1, VERSION_1_SHA256), 2: (VERSION_2, VERSION_2_SHA256), 3: (VERSION_3, VERSION_3_SHA256)}
 
 
 @pytest.fixture
@@ -214,7 +235,7 @@ def golden(tmp_path: Path) -> Path:
 
 
 def test_the_version_is_the_one_these_bytes_are_of() -> None:
-    assert FORMAT_VERSION == 3
+    assert FORMAT_VERSION == 4
 
 
 def test_a_bundle_of_this_version_opens(golden: Path) -> None:
@@ -239,25 +260,46 @@ def test_a_bundle_of_an_earlier_version_is_not_written_any_more(golden: Path, tm
         write_bundle(tmp_path / "old", msgspec.structs.replace(manifest, version=version), contents)
 
 
-@pytest.mark.parametrize("version", EARLIER)
-@pytest.mark.parametrize("key", ['      "precision": "fp32",\n', '    "reference_accuracy": null,\n'])
-def test_a_key_of_this_version_in_an_earlier_one_is_refused(golden: Path, version: int, key: str) -> None:
+LATER = [
+    (2, '    "max_drop"', '    "delta": null,\n'),
+    (3, '      "macs": 100', '      "precision": "fp32",\n'),
+    (3, '    "full_accuracy"', '    "reference_accuracy": null,\n'),
+    (4, '      "head_macs"', '      "payloads": null,\n'),
+]
+"""Keys by the version that brought them, and some key that stands in the same object."""
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "key"), [(v, before, key) for v in EARLIER for since, before, key in LATER if v < since]
+)
+def test_a_key_of_a_later_version_is_refused(golden: Path, version: int, before: str, key: str) -> None:
     earlier = EARLIER[version][0].decode().partition("\n")[2]
-    before = '      "macs": 100' if "precision" in key else '    "full_accuracy"'
+    assert earlier.count(before) == 1
     (golden / "manifest.json").write_bytes(signed(earlier.replace(before, key + before).encode()))
     with pytest.raises(BundleError, match=f"does not have the keys of format version {version}"):
         Bundle.open(golden)
 
 
-@pytest.mark.parametrize("key", ['      "precision": "fp32",\n', '    "reference_accuracy": null,\n'])
+@pytest.mark.parametrize(
+    "key", ['      "precision": "fp32",\n', '    "reference_accuracy": null,\n', ',\n      "payloads": null']
+)
 def test_a_key_of_this_version_that_is_missing_is_refused(golden: Path, key: str) -> None:
+    assert MANIFEST.count(key) == 1
     (golden / "manifest.json").write_bytes(signed(MANIFEST.partition("\n")[2].replace(key, "").encode()))
-    with pytest.raises(BundleError, match="does not have the keys of format version 3"):
+    with pytest.raises(BundleError, match="does not have the keys of format version 4"):
         Bundle.open(golden)
 
 
 def test_the_manifests_bytes_are_the_documented_ones() -> None:
     assert encode_manifest(bundle_parts(segments=1)[0]).decode() == MANIFEST
+
+
+def test_the_bytes_of_payloads_are_the_documented_ones() -> None:
+    entry = PayloadEntry(precision="uint8", size_bytes=9, compressed_bytes=7, changed=0.25)
+    manifest, _ = bundle_parts(segments=1)
+    segment = msgspec.structs.replace(manifest.segments[0], payloads=(entry,))
+    data = encode_manifest(msgspec.structs.replace(manifest, segments=(segment,))).decode()
+    assert data.partition("\n")[2] == MANIFEST.partition("\n")[2].replace('"payloads": null', PAYLOADS)
 
 
 def test_the_tensor_files_bytes_are_the_documented_ones() -> None:
@@ -275,7 +317,7 @@ def test_a_whole_archive_has_the_known_hash(tmp_path: Path) -> None:
 
 
 def test_the_next_version_is_refused_with_the_way_to_upgrade(golden: Path) -> None:
-    later = MANIFEST.partition("\n")[2].replace('"version": 3', '"version": 4')
+    later = MANIFEST.partition("\n")[2].replace('"version": 4', '"version": 5')
     (golden / "manifest.json").write_bytes(signed(later.encode()))
     with pytest.raises(BundleError, match=r"manifest\.json(.|\n)*newer format(.|\n)*upgrade"):
         Bundle.open(golden)

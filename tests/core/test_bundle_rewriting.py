@@ -11,7 +11,7 @@ from core.bundles import TEMPERATURES, bundle_parts, opens, write_small
 from edgeexit.bundle import Bundle, write_bundle
 from edgeexit.bundle.rewrite import rewrite
 from edgeexit.errors import UsageError
-from edgeexit.manifest import FORMAT_VERSION, CalibrationSummary
+from edgeexit.manifest import FORMAT_VERSION, CalibrationSummary, PayloadEntry
 from edgeexit.policies import MaxProbability, PooledProbability
 from edgeexit.replay import replay
 
@@ -127,6 +127,23 @@ def test_a_tensor_that_the_bundle_does_not_have_is_refused(bundle: Bundle, name:
 def test_a_policy_for_another_number_of_exits_is_refused(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="not for this bundle"):
         rewrite(bundle, policy=MaxProbability((1.0, 1.0), (0.5, INF)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [({}, True), ({"policy": POOLED}, False), ({"tensors": {TEMPERATURES: np.ones(3, "f4")}}, False)],
+)
+def test_what_rounding_changed_is_kept_only_under_the_same_policy(
+    bundle: Bundle, changes: dict[str, object], kept: bool
+) -> None:
+    import msgspec
+
+    entry = PayloadEntry(precision="fp32", size_bytes=8, compressed_bytes=7, changed=0.0)
+    first, second, third = bundle.manifest.segments
+    measured = msgspec.structs.replace(second, payloads=(entry,))
+    manifest = msgspec.structs.replace(bundle.manifest, segments=(first, measured, third))
+    old = Bundle(bundle.path, manifest, bundle.size_bytes, bundle.contents, bundle.exits)
+    assert written(old, **changes).manifest.segments[1].payloads == ((entry,) if kept else None)
 
 
 def test_the_parts_that_were_read_are_not_changed(bundle: Bundle) -> None:

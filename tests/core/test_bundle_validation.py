@@ -84,6 +84,48 @@ def test_a_rewritten_manifest_with_nothing_altered_opens(folder: Path) -> None:
     assert opens(folder)
 
 
+def payload(precision: str = "fp32", size_bytes: int = 8, compressed_bytes: int = 7, changed: float = 0) -> Document:
+    return {
+        "precision": precision,
+        "size_bytes": size_bytes,
+        "compressed_bytes": compressed_bytes,
+        "changed": changed,
+    }
+
+
+def payloads(*entries: Document, segment: int = 1) -> Callable[[Document], None]:
+    """Put payloads in front of segment 1, where two numbers of 32 bits cross."""
+    return put("segments", segment, "payloads", value=list(entries))
+
+
+@pytest.mark.parametrize("entries", [[payload()], [payload(), payload("fp16", 4, 4, 0.5), payload("uint8", 10, 11, 1)]])
+def test_payloads_that_fit_their_boundary_open(folder: Path, entries: list[Document]) -> None:
+    rewrite_manifest(folder, payloads(*entries))
+    assert opens(folder)
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (payloads(payload(size_bytes=16), segment=0), "in front of the first segment"),
+        (payloads(), "not in order"),
+        (payloads(payload("fp16", 4)), "not in order"),
+        (payloads(payload(), payload("uint8", 10), payload("fp16", 4)), "not in order"),
+        (payloads(payload(), payload()), "not in order"),
+        (payloads(payload("fp8")), "fp8"),
+        (payloads(payload(size_bytes=9)), "fp32 does not take these bytes"),
+        (payloads(payload(), payload("uint8", 2)), "uint8 does not take these bytes"),
+        (payloads(payload(compressed_bytes=0)), "compressed_bytes is unusable"),
+        (payloads(payload(), payload("fp16", 4, 4, 1.5)), "outside 0 to 1"),
+        (payloads(payload(changed=0.5)), "fp32 rounds nothing"),
+    ],
+)
+def test_payloads_that_cannot_be_are_refused(folder: Path, alter: Callable[[Document], object], words: str) -> None:
+    rewrite_manifest(folder, alter)
+    with pytest.raises(BundleError, match=words):
+        Bundle.open(folder)
+
+
 FALSE_PATHS = [
     "../segments/00.onnx",
     "segments/../segments/00.onnx",

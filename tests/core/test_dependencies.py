@@ -19,7 +19,7 @@ SOURCES = {
     "edgeexit_runtime": REPOSITORY / "runtime" / "edgeexit_runtime",
 }
 
-IMPORT_NAMES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORT_NAMES = {"grpcio": "grpc", "pillow": "PIL", "protobuf": "google", "scikit-learn": "sklearn"}
 
 IMPORT_WITHOUT = """
 import importlib, sys

@@ -12,7 +12,7 @@ import pytest
 from core.bundles import bundle_parts, write_small
 from edgeexit.bundle import write_bundle
 from edgeexit.commands.inspect import boundaries, describe
-from edgeexit.manifest import Manifest, TensorSpec
+from edgeexit.manifest import Manifest, PayloadEntry, TensorSpec
 
 Cli = Callable[..., Any]
 
@@ -97,6 +97,26 @@ def test_the_document_has_these_keys(cli: Cli, bundle: Path) -> None:
 @pytest.mark.parametrize("word", ["m.onnx", "8 calibration samples, held out", "class-means", "0.7500", "last"])
 def test_the_tables_tell_where_it_came_from_and_how_it_decides(cli: Cli, bundle: Path, word: str) -> None:
     assert word in cli("inspect", bundle).stdout
+
+
+def test_payloads_are_told_behind_the_segment_that_makes_them(tmp_path: Path, cli: Cli) -> None:
+    manifest, contents = bundle_parts(3)
+    entries = (
+        PayloadEntry(precision="fp32", size_bytes=8, compressed_bytes=7, changed=0.0),
+        PayloadEntry(precision="fp16", size_bytes=4, compressed_bytes=3, changed=0.0125),
+    )
+    first, second, third = manifest.segments
+    measured = (first, msgspec.structs.replace(second, payloads=entries), third)
+    write_bundle(tmp_path / "bundle", msgspec.structs.replace(manifest, segments=measured), contents)
+    rows = cli("inspect", tmp_path / "bundle", "--json").document()["segments"]
+    assert [row["boundary"]["payloads"] for row in rows] == [[msgspec.to_builtins(e) for e in entries], None, None]
+    shown = cli("inspect", tmp_path / "bundle").stdout
+    assert "Payloads" in shown
+    assert "1.25%" in shown
+
+
+def test_nothing_is_said_of_payloads_that_were_not_measured(cli: Cli, bundle: Path) -> None:
+    assert "Payloads" not in cli("inspect", bundle).stdout
 
 
 def test_what_is_no_bundle_is_refused_with_exit_code_3(cli: Cli, tmp_path: Path) -> None:

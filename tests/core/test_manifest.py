@@ -53,7 +53,7 @@ def test_the_file_is_one_json_document_with_its_digest_first() -> None:
 
 
 def test_the_digest_stands_where_the_format_puts_it() -> None:
-    assert re.match(rb'\{"sha256": "[0-9a-f]{64}",\n  "format": "edgeexit-bundle",\n  "version": 3,\n', BYTES)
+    assert re.match(rb'\{"sha256": "[0-9a-f]{64}",\n  "format": "edgeexit-bundle",\n  "version": 4,\n', BYTES)
 
 
 def test_the_order_of_tools_does_not_change_the_bytes() -> None:
@@ -88,7 +88,7 @@ def test_nesting_without_end_is_refused() -> None:
 
 
 def test_the_next_version_is_refused_with_the_way_to_upgrade() -> None:
-    with pytest.raises(BundleError, match=r"newer format(.|\n)*version 4(.|\n)*pip install --upgrade edgeexit"):
+    with pytest.raises(BundleError, match=r"newer format(.|\n)*version 5(.|\n)*pip install --upgrade edgeexit"):
         decode_manifest(altered(version=FORMAT_VERSION + 1))
 
 
@@ -106,7 +106,7 @@ def test_a_key_of_version_2_is_refused_in_version_1() -> None:
 def test_a_missing_key_of_a_later_version_is_refused(name: str) -> None:
     document = json.loads(b"{" + REST)
     del document["calibration"][name]
-    with pytest.raises(BundleError, match="keys of format version 3"):
+    with pytest.raises(BundleError, match="keys of format version 4"):
         decode_manifest(signed(json.dumps(document).removeprefix("{").encode()))
 
 

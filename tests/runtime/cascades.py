@@ -49,6 +49,7 @@ COMMANDS = Commands(
             "rollback": "rollback",
             "profile": "profile",
             "run": "run",
+            "serve": "serve",
             "tune": "tune",
             "update": "update",
             "verify": "verify",

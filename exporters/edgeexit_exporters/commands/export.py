@@ -13,12 +13,14 @@ from edgeexit.manifest import Manifest
 from edgeexit.policies import POLICIES
 from edgeexit.precision import precision_of
 from edgeexit.targets import load_target
+from edgeexit_exporters.commands.triton import show as show_repository
 from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
 from edgeexit_exporters.heads import HEADS, HeadSettings
 from edgeexit_exporters.loading import prepare
 from edgeexit_exporters.selection import CHECK_MACS, PLACEMENTS, expected_time
 from edgeexit_exporters.settings import ExportSettings
+from edgeexit_exporters.triton import check_repository, write_repository
 
 __all__ = ["export"]
 
@@ -128,6 +130,7 @@ NUMBERS = _Numbers()
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads for this export; 0 takes all cores.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("-o", "--output", metavar="BUNDLE", help="A folder, or an archive if it ends in .eexit.")
+@click.option("--triton", metavar="DIR", help="Write a Triton model repository too; edgeexit triton has settings.")
 @click.option("--list-cuts", is_flag=True, help="Only list where the model can be cut.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -154,6 +157,7 @@ def export(
     threads: int,
     seed: int,
     output: str | None,
+    triton: str | None,
     list_cuts: bool,
     quiet: bool,
     as_json: bool,
@@ -204,12 +208,18 @@ def export(
         say(f"{device.title} is fastest in {device.precision}: --precision {device.precision}")
     if calibration is None:
         say(f"no --calibration: a tenth of {data} is held out and thresholds are fitted on it")
+    if triton is not None:
+        check_repository(triton)
     manifest = export_bundle(sources, data, output, settings, calibration=calibration)
-    size_bytes = Bundle.open(output).size_bytes
+    bundle = Bundle.open(output)
+    models = () if triton is None else write_repository(bundle, triton)
     if as_json:
-        emit_json(_document(output, size_bytes, manifest))
+        written = {} if triton is None else {"triton": [str(model) for model in models]}
+        emit_json(_document(output, bundle.size_bytes, manifest) | written)
         return
-    _show(output, size_bytes, manifest)
+    _show(output, bundle.size_bytes, manifest)
+    if triton is not None:
+        show_repository(triton, models)
     if device is not None:
         say(f"On {device.title}: edgeexit verify {output}")
 

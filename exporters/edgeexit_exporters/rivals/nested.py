@@ -8,7 +8,7 @@ weights inside the branch it is faster by far, but no exporter known to us write
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeexit.bundle import Bundle
 from edgeexit.errors import ModelError
 from edgeexit.manifest import SegmentEntry
+from edgeexit_exporters.renaming import rename
 
 __all__ = ["EXIT_INPUT", "NestedIf", "nested", "nested_graph", "nested_local"]
 
@@ -106,7 +107,7 @@ def nested_graph(bundle: Bundle, *, local: bool = False) -> onnx.ModelProto:
         raise ModelError("the segments have different operator sets", got=domains)
     shared = {spec.name for entry in entries for spec in (*entry.inputs, *entry.outputs, *entry.policy_inputs)}
     for k, model in enumerate(models):
-        _rename(model.graph, shared, f"segment{k}/")
+        rename(model.graph, f"segment{k}/", {name: name for name in shared})
     tail: onnx.GraphProto | None = None
     weights = [_weights(model.graph, entry, bundle.exits) for model, entry in zip(models, entries, strict=True)]
     for k in reversed(range(len(models))):
@@ -160,23 +161,6 @@ def _tail(
 
 def _logits(name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None])
-
-
-def _rename(graph: onnx.GraphProto, kept: Collection[str], start: str) -> None:
-    """Prefix every name that is not kept, in subgraphs too."""
-
-    def renamed(names: Sequence[str]) -> list[str]:
-        return [name if not name or name in kept else start + name for name in names]
-
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        (value.name,) = renamed([value.name])
-    for node in graph.node:
-        node.input[:], node.output[:] = renamed(node.input), renamed(node.output)
-        node.name = start + node.name if node.name else ""
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                if inner.ByteSize():
-                    _rename(inner, kept, start)
 
 
 def _session(data: bytes, threads: int) -> ort.InferenceSession:

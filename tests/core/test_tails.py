@@ -1,0 +1,73 @@
+"""Tails: their names, and what they take."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from core.bundles import bundle_parts
+from edgeexit.manifest import SourceEntry, TensorSpec
+from edgeexit.tails import boundary, model_name, parse_tail_name, tail_name
+
+replaced = msgspec.structs.replace
+MANIFEST, _ = bundle_parts(3)
+
+
+def spec(name: str) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=(4,))
+
+
+def named(*sources: str) -> str:
+    entries = tuple(SourceEntry(name=source) for source in sources)
+    return model_name(replaced(MANIFEST, provenance=replaced(MANIFEST.provenance, sources=entries)))
+
+
+def wired(*segments: tuple[str, str]) -> list[list[str]]:
+    """The boundaries in front of segments with these inputs and outputs, of a model that takes x and y."""
+    entries = tuple(
+        replaced(MANIFEST.segments[0], inputs=tuple(map(spec, takes.split())), outputs=tuple(map(spec, makes.split())))
+        for takes, makes in segments
+    )
+    manifest = replaced(MANIFEST, inputs=(spec("x"), spec("y")), segments=entries)
+    return [[tensor.name for tensor in boundary(manifest, k)] for k in range(len(entries))]
+
+
+def test_the_first_boundary_is_the_models_inputs() -> None:
+    assert wired(("x", "a"), ("a", ""))[0] == ["x", "y"]
+
+
+def test_a_boundary_is_what_later_segments_take() -> None:
+    assert wired(("x y", "a b"), ("a", "c"), ("b c", "")) == [["x", "y"], ["a", "b"], ["b", "c"]]
+
+
+def test_an_input_that_a_later_segment_takes_crosses_every_boundary_before() -> None:
+    assert wired(("x", "a"), ("a", "b"), ("b y", "")) == [["x", "y"], ["y", "a"], ["y", "b"]]
+
+
+def test_the_boundary_of_a_cascade_of_models_is_the_input() -> None:
+    assert wired(("x", ""), ("x", "")) == [["x", "y"], ["x"]]
+
+
+def test_a_tail_is_named_after_the_source_and_its_first_segment() -> None:
+    assert tail_name(named("resnet20-cifar10.onnx"), 2) == "resnet20_cifar10__from_2"
+
+
+def test_the_name_of_a_cascade_of_models_is_that_of_both() -> None:
+    assert named("small.onnx", "big net.onnx") == "small_big_net"
+
+
+@pytest.mark.parametrize("source", ["", "…", ".onnx", "__"])
+def test_a_source_without_a_usable_name_is_called_model(source: str) -> None:
+    assert named(source) == "model"
+
+
+@pytest.mark.parametrize("source", ["../../etc/passwd", "a" * 300, "a__from_3.onnx", "x/y:build"])
+def test_a_name_is_fit_for_a_folder_and_reads_back(source: str) -> None:
+    name = named(source)
+    assert "/" not in name
+    assert parse_tail_name(tail_name(name, 7)) == (name, 7)
+
+
+@pytest.mark.parametrize("name", ["", "m", "m__from_", "m__from_01", "m__from_-1", "m__from_1x", "m/n__from_1"])
+def test_other_names_are_no_tails(name: str) -> None:
+    assert parse_tail_name(name) is None
