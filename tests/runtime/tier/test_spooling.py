@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-from runtime.tier.test_ledger import pending
 
 from edgeexit_runtime.offload.spool import Note
 from edgeexit_runtime.tier.spooling import Spooling
+from runtime.tier.test_ledger import pending
 
 
 class SlowDisk:
