@@ -40,7 +40,7 @@ from edgeexit_runtime.wire.names import model_name, tail_name
 from edgeexit_runtime.wire.oip import encode_question
 
 CLIENTS = 16
-SECONDS = 4.0
+SECONDS = 10.0
 ROUNDS, WARM_UP = 300, 30
 TICKS = os.sysconf("SC_CLK_TCK")
 MESSAGE_BYTES = 64 << 20
