@@ -50,12 +50,13 @@ clean: ## remove what was built and all caches; .venv stays
 build/quickstart/digits.eexit: | $(STAMP)
 	$(MAKE) demo
 
-# Installed again only when a pyproject.toml or a pin changes.
+# Installed again only when a pyproject.toml or a pin changes. The runtime comes before the exporters, which want it
+# without its extras: pip does not find it the other way round.
 $(STAMP): pyproject.toml exporters/pyproject.toml runtime/pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $$($(PYTHON) --version 2>&1) is too old; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV): a few minutes the first time."
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[dev]' --editable './exporters[quickstart]' --editable './runtime[tiers,websocket]'
+	$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[dev]' --editable './runtime[tiers,websocket]' --editable './exporters[quickstart]'
 	@touch $@
