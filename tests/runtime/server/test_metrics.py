@@ -6,9 +6,12 @@ import json
 from io import StringIO
 from urllib.request import urlopen
 
+import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
+
 import grpc
 import numpy as np
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeexit.errors import UsageError

@@ -9,8 +9,11 @@ from functools import wraps
 from threading import get_ident
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
+
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -9,8 +9,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
+
+import grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb

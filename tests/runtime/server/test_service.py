@@ -7,9 +7,12 @@ from io import StringIO
 from threading import Event, Thread
 from typing import Any
 
+import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
+
 import grpc
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

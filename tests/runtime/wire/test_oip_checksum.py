@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
+
+import numpy as np
 
 from edgeexit.manifest import TensorSpec
 from edgeexit_runtime.wire.messages import Question, Reply, WireError
