@@ -19,6 +19,7 @@ from edgeexit.errors import DataError, UsageError
 from edgeexit.manifest import TensorSpec
 
 __all__ = [
+    "MAX_CHANGED",
     "OFFSET",
     "PRECISIONS",
     "SCALE",
@@ -33,6 +34,9 @@ __all__ = [
 
 PRECISIONS = ("fp32", "fp16", "uint8")
 """From exact to small. `fp32` stands for the tensor's own type, whatever it is."""
+
+MAX_CHANGED = 0.002
+"""Of the samples, the share whose answer rounding may have changed at export, where nobody says which precision."""
 
 SCALE = ".scale"
 OFFSET = ".offset"

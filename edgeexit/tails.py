@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
-from edgeexit.manifest import Manifest, TensorSpec
+import numpy as np
 
-__all__ = ["boundary", "model_name", "parse_tail_name", "tail_name"]
+from edgeexit.manifest import Manifest, TensorSpec
+from edgeexit.payload import STATE
+from edgeexit.policies import Policy
+
+__all__ = ["boundary", "model_name", "parse_tail_name", "policy_states", "tail_name"]
 
 _MAX_CHARS = 64
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
@@ -20,6 +24,25 @@ def boundary(manifest: Manifest, k: int) -> tuple[TensorSpec, ...]:
     known = [*manifest.inputs, *(spec for segment in manifest.segments[:k] for spec in segment.outputs)]
     needed = {spec.name for segment in manifest.segments[k:] for spec in segment.inputs}
     return tuple(spec for spec in known if spec.name in needed)
+
+
+def policy_states(policy: Policy, segments: int, classes: int) -> tuple[tuple[TensorSpec, ...], ...]:
+    """What a policy remembers of earlier exits in front of each segment, as tensors that travel with the boundary's.
+
+    Nothing in front of the first. Shapes may grow from exit to exit.
+
+    Args:
+        policy: The bundle's.
+        segments: How many segments there are.
+        classes: How many classes.
+    """
+    found: list[tuple[TensorSpec, ...]] = [()]
+    state, logits = policy.start(1, classes), np.zeros((1, classes), np.float32)
+    for k in range(segments - 1):
+        _, state = policy.decide(k, logits, state)
+        specs = (TensorSpec(name=f"{STATE}{i}", dtype=str(a.dtype), shape=a.shape[1:]) for i, a in enumerate(state))
+        found.append(tuple(specs))
+    return tuple(found)
 
 
 def model_name(manifest: Manifest) -> str:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from edgeexit.policies import Decision, Verdict
 
-__all__ = ["Answer", "Answers", "Insight", "Resolved"]
+__all__ = ["LOCAL_TIER", "Answer", "Answers", "Insight", "Resolved"]
+
+LOCAL_TIER = "local"
+"""What the tier is called that a program runs itself."""
 
 
 @dataclass(frozen=True, slots=True)

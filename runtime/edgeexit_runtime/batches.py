@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from edgeexit.errors import DataError
 from edgeexit.manifest import TensorSpec
 
-__all__ = ["Batch", "BatchChecker", "blank_batch"]
+__all__ = ["Arrays", "Batch", "BatchChecker", "blank_batch"]
 
-Batch = NDArray[Any] | Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by name; axis 0 of each is the same samples."""
+
+Batch = NDArray[Any] | Arrays
 """An array for a model of one input, or arrays by the inputs' names. Axis 0 is the batch."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.bench_row import RIVAL, Row, row_of
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.contenders import Chain
@@ -25,8 +26,6 @@ MIN_ROUNDS = 5
 BEYOND_ANY_SCORE = 1e30
 PAUSE_S = 0.02
 """Longer than idle threads of other libraries burn a core before they sleep."""
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

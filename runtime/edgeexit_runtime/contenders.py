@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,10 @@ from edgeexit.manifest import Manifest, SegmentEntry
 from edgeexit_runtime.backends.base import SessionSettings, policy_tensors
 from edgeexit_runtime.backends.onnx_graph import Graph
 from edgeexit_runtime.backends.onnxruntime import OnnxRuntimeLane
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.merge import onnx_is_here, without_head
 
 __all__ = ["Chain", "Link", "bare_chain", "ideal_chain"]
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

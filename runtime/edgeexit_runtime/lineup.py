@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgeexit.bundle import Bundle
 from edgeexit.data import open_data
 from edgeexit_runtime.backends import SessionSettings
-from edgeexit_runtime.bench import Arrays, Contenders, mixed_pool, nobody_leaves
+from edgeexit_runtime.batches import Arrays
+from edgeexit_runtime.bench import Contenders, mixed_pool, nobody_leaves
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.contenders import bare_chain, ideal_chain
 from edgeexit_runtime.evaluation import choose_samples

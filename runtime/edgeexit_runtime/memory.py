@@ -11,23 +11,20 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeexit.errors import BackendError
 from edgeexit.tensors import load_tensors, save_tensors
+from edgeexit_runtime.batches import Arrays
 
 __all__ = ["Memory", "measure_memory", "memory_now"]
 
 STATUS = Path("/proc/self/status")
 RUNS = 3
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from edgeexit.bundle import Bundle
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest, TensorSpec
-from edgeexit.payload import STATE
 from edgeexit.policies import Decision, Policy, State
-from edgeexit.tails import boundary
+from edgeexit.tails import boundary, policy_states
 from edgeexit_runtime.backends import Backend, Handle, Segment, load_backend
-from edgeexit_runtime.batches import BatchChecker
+from edgeexit_runtime.batches import BatchChecker, blank_batch
 from edgeexit_runtime.opening import check_count, segment_entries, settings_for
 from edgeexit_runtime.wiring import wire
 
-__all__ = ["STATE", "Group", "Tail"]
+__all__ = ["Group", "Tail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Tail:
         self._classes = len(manifest.labels)
         self._steps = wire(manifest.inputs, manifest.segments)
         self._boundaries = tuple(boundary(manifest, k) for k in range(len(manifest.segments)))
-        self._states = _states(policy, len(manifest.segments), self._classes)
+        self._states = policy_states(policy, len(manifest.segments), self._classes)
         self._checkers = {k: BatchChecker(self.takes(k)) for k in range(first, self.last + 1)}
 
     @classmethod
@@ -116,6 +115,16 @@ class Tail:
     def takes(self, k: int) -> tuple[TensorSpec, ...]:
         """What `begin` takes at segment k: the boundary tensors, then the policy's state."""
         return (*self.boundary(k), *self.state(k))
+
+    def warm_up(self) -> None:
+        """Run every segment once on a sample of zeros: the first run of a segment is slower than the rest.
+
+        Raises:
+            BackendError: The device failed.
+        """
+        group = self.begin(blank_batch(self.takes(self.first), 1))
+        for k in range(self.first, self.last + 1):
+            _, group = self.step(k, group)
 
     def begin(self, arrays: Mapping[str, NDArray[Any]], k: int | None = None) -> Group:
         """Samples that come in front of segment k, or of the first when None.
@@ -175,14 +184,3 @@ class Tail:
             return self.policy.decide(k, logits, group.state)
         verdict, state = self.policy.decide_one(k, logits, group.state)
         return Decision.of([verdict]), state
-
-
-def _states(policy: Policy, segments: int, classes: int) -> tuple[tuple[TensorSpec, ...], ...]:
-    """For each segment, what the policy remembers in front of it: its shape may grow from exit to exit."""
-    found: list[tuple[TensorSpec, ...]] = [()]
-    state, logits = policy.start(1, classes), np.zeros((1, classes), np.float32)
-    for k in range(segments - 1):
-        _, state = policy.decide(k, logits, state)
-        specs = (TensorSpec(name=f"{STATE}{i}", dtype=str(a.dtype), shape=a.shape[1:]) for i, a in enumerate(state))
-        found.append(tuple(specs))
-    return tuple(found)

@@ -14,11 +14,10 @@ from edgeexit.bundle import Bundle
 from edgeexit.errors import BundleError, ModelError
 from edgeexit_runtime.backends.base import SessionSettings
 from edgeexit_runtime.backends.onnx_graph import Graph
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.merge import onnx_is_here, whole_model
 
 __all__ = ["Whole", "as_it_comes", "merged_whole", "whole_from_file"]
-
-Arrays = Mapping[str, NDArray[Any]]
 
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 NUMBERS = ("bool", "float16", "float32", "float64", *INTEGERS)

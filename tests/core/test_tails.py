@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.bundles import bundle_parts
 from edgeexit.manifest import SourceEntry, TensorSpec
-from edgeexit.tails import boundary, model_name, parse_tail_name, tail_name
+from edgeexit.policies import MaxProbability, Policy, policy_kind
+from edgeexit.tails import boundary, model_name, parse_tail_name, policy_states, tail_name
 
 replaced = msgspec.structs.replace
 MANIFEST, _ = bundle_parts(3)
@@ -68,6 +72,37 @@ def test_a_name_is_fit_for_a_folder_and_reads_back(source: str) -> None:
     assert parse_tail_name(tail_name(name, 7)) == (name, 7)
 
 
+@given(st.lists(st.text(max_size=40), max_size=4), st.integers(0, 9999))
+def test_a_tails_name_tells_its_model_and_segment_whatever_the_sources_are(sources: list[str], k: int) -> None:
+    name = named(*sources)
+    assert 0 < len(name) <= 64
+    assert parse_tail_name(tail_name(name, k)) == (name, k)
+
+
 @pytest.mark.parametrize("name", ["", "m", "m__from_", "m__from_01", "m__from_-1", "m__from_1x", "m/n__from_1"])
 def test_other_names_are_no_tails(name: str) -> None:
     assert parse_tail_name(name) is None
+
+
+def remembered(policy: Policy) -> list[list[tuple[int, ...]]]:
+    return [[spec.shape for spec in specs] for specs in policy_states(policy, 3, 2)]
+
+
+def test_a_policy_that_remembers_nothing_has_no_state_to_travel() -> None:
+    assert remembered(MaxProbability((1.0,) * 3, (0.5, 0.5, -np.inf))) == [[], [], []]
+
+
+def test_what_a_policy_remembers_may_grow_from_exit_to_exit() -> None:
+    logits = [np.random.default_rng(k).normal(size=(60, 2)).astype(np.float32) for k in range(3)]
+    shapes = remembered(policy_kind("eenet").fit(logits, logits[-1].argmax(axis=1)))
+    assert shapes[0] == []
+    assert shapes[1] != shapes[2]
+
+
+def test_the_state_in_front_of_a_segment_is_what_the_exits_before_it_left() -> None:
+    logits = [np.random.default_rng(k).normal(size=(60, 2)).astype(np.float32) for k in range(3)]
+    policy = policy_kind("patience").fit(logits, logits[-1].argmax(axis=1))
+    _, state = policy.decide(0, logits[0], policy.start(60, 2))
+    assert [(spec.dtype, spec.shape) for spec in policy_states(policy, 3, 2)[1]] == [
+        (str(array.dtype), array.shape[1:]) for array in state
+    ]

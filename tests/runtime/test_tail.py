@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from edgeexit.bundle import Bundle
 from edgeexit.errors import DataError, UsageError
+from edgeexit.payload import STATE
 from edgeexit.policies import POLICIES, policy_kind
 from edgeexit_runtime import Cascade
 from edgeexit_runtime.backends import load_backend
-from edgeexit_runtime.tail import STATE, Tail
+from edgeexit_runtime.tail import Tail
 from runtime.cascades import EXITS, F32, forward, write_tiny
+from runtime.tier.fakes import SEGMENTS, fake_tail
 
 SAMPLES = 40
 
@@ -106,3 +108,9 @@ def test_arrays_that_are_not_what_a_segment_takes_are_refused(bundle: Path) -> N
 def test_segments_that_the_bundle_does_not_have_are_refused(bundle: Path, first: int, upto: int | None) -> None:
     with pytest.raises(UsageError):
         Tail.open(bundle, first=first, upto=upto)
+
+
+def test_warming_up_runs_every_segment_once() -> None:
+    tail = fake_tail(1, SEGMENTS)
+    tail.warm_up()
+    assert [segment.rows for segment in tail._segments] == [[1]] * (SEGMENTS - 1)  # type: ignore[attr-defined]

@@ -97,7 +97,6 @@ class Offload:
             BundleError, BackendError: As for `Tail.open`.
             MissingPartError: gRPC is not installed.
         """
-        from edgeexit_runtime.batches import blank_batch
         from edgeexit_runtime.offload.background import Background
         from edgeexit_runtime.offload.choice import Wishes
         from edgeexit_runtime.offload.opening import open_upstream
@@ -147,8 +146,6 @@ class Offload:
                 )
             )
             tier.warm_up()
-            handed_on = blank_batch(local.takes(upto), 1), blank_batch(bundle.manifest.inputs, 1)
-            background.submit(upstream.prepare(upto, *handed_on, timeout_s=deadline_ms / 1e3)).result()
             yield tier
 
 

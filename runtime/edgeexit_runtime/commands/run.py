@@ -16,7 +16,7 @@ from edgeexit.console import emit_json, say
 from edgeexit.data import Dataset, open_files
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest
-from edgeexit_runtime.answers import Answer
+from edgeexit_runtime.answers import LOCAL_TIER, Answer
 from edgeexit_runtime.batches import Batch
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.commands.backends import backend_option
@@ -25,7 +25,6 @@ from edgeexit_runtime.heap import large_blocks_returned
 
 __all__ = ["run"]
 
-LOCAL_TIER = "local"
 
 EXAMPLES = """\b
 Examples:

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest, PayloadEntry, TensorSpec
-from edgeexit.payload import PRECISIONS, packed_bytes
+from edgeexit.payload import MAX_CHANGED, PRECISIONS, packed_bytes
 from edgeexit_runtime.offload.link import Link
 
-__all__ = ["AUTO", "MAX_CHANGED", "Chooser", "Payload", "Source", "Wishes"]
+__all__ = ["AUTO", "Chooser", "Payload", "Source", "Wishes"]
 
 Source = Literal["boundary", "input"]
 AUTO = "auto"
-
-MAX_CHANGED = 0.002
-"""Share of the samples whose answer a rounded payload may change, as measured at export, unless somebody says so."""
 
 _SOURCES = ("boundary", "input")
 _COMPRESSIONS = (AUTO, "on", "off")

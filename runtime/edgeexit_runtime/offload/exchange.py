@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from edgeexit.errors import DataError
 from edgeexit.manifest import Manifest
 from edgeexit.payload import pack_all
 from edgeexit.policies import Policy
+from edgeexit.tails import tail_name
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.offload.choice import Chooser, Payload, Wishes
 from edgeexit_runtime.offload.counters import Counters
 from edgeexit_runtime.offload.link import Link
@@ -19,11 +21,8 @@ from edgeexit_runtime.offload.servers import Offers, Servers
 from edgeexit_runtime.offload.transport import OffloadError, Transport, TransportError
 from edgeexit_runtime.offload.verdicts import Terms, check_reply, decided
 from edgeexit_runtime.wire.messages import Question, Reply
-from edgeexit_runtime.wire.names import tail_name
 
 __all__ = ["Arrays", "Exchange"]
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 class Exchange:

@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from edgeexit.manifest import Manifest, TensorSpec
 from edgeexit.payload import PRECISIONS, STATE, packed_specs
+from edgeexit.tails import model_name, tail_name
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.offload.choice import Source
 from edgeexit_runtime.offload.link import Link
 from edgeexit_runtime.offload.transport import Transport, TransportError
 from edgeexit_runtime.wire.messages import ModelMetadata
-from edgeexit_runtime.wire.names import model_name, tail_name
 
 __all__ = ["Offer", "Offers", "Servers"]
 
 _PING_BYTES = 200
 _TIMEOUT_S = 5.0
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeexit.manifest import Manifest
+from edgeexit.payload import MAX_CHANGED
 from edgeexit_runtime.planning.alternatives import MESSAGE_BYTES
-from edgeexit_runtime.planning.gathering import MAX_CHANGED
 from edgeexit_runtime.planning.scenario import INPUT, Scenario
 
 __all__ = ["assumptions"]

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 
 from edgeexit.bundle import Bundle
 from edgeexit.errors import UsageError
-from edgeexit.manifest import Manifest
-from edgeexit.payload import PRECISIONS, packed_bytes
+from edgeexit.manifest import Manifest, TensorSpec
+from edgeexit.payload import MAX_CHANGED, PRECISIONS, packed_bytes
 from edgeexit.profiles import Profile
-from edgeexit.tails import boundary
+from edgeexit.tails import boundary, policy_states
 from edgeexit_runtime.planning.scenario import INPUT, Link, Payload, Scenario, TierCosts
 
-__all__ = ["MAX_CHANGED", "MAX_TIERS", "gather", "tier_names"]
+__all__ = ["MAX_TIERS", "gather", "tier_names"]
 
 MAX_TIERS = 4
 """With more, the ways to cut get too many to try them all."""
-
-MAX_CHANGED = 0.002
-"""The share of samples that rounding may change where nobody says which precision to take."""
 
 
 def gather(
@@ -53,13 +50,13 @@ def gather(
     if len(links) not in (1, count - 1):
         raise UsageError("links and tiers do not fit", got=f"{len(links)} links", expected=f"1 or {count - 1}")
     manifest = bundle.manifest
-    state_bytes = sum(array.nbytes for array in bundle.policy().start(1, len(manifest.labels)))
+    states = policy_states(bundle.policy(), len(manifest.segments), len(manifest.labels))
     return Scenario(
         exits=tuple(entry.name for entry in manifest.exits),
         shares=manifest.calibration.exit_shares,
         tiers=tuple(TierCosts.of(*pair) for pair in zip(tier_names(count), profiles, strict=True)),
         links=tuple(links) * (count - 1 if len(links) == 1 else 1),
-        payloads=tuple(_payloads(manifest, k, state_bytes, precision) for k in range(len(manifest.segments))),
+        payloads=tuple(_payloads(manifest, k, state, precision) for k, state in enumerate(states)),
         radio_watts=radio_watts,
     )
 
@@ -72,7 +69,8 @@ def tier_names(count: int) -> tuple[str, ...]:
     return ("device", *gateways, "server")
 
 
-def _payloads(manifest: Manifest, k: int, state_bytes: int, wanted: str | None) -> tuple[Payload, ...]:
+def _payloads(manifest: Manifest, k: int, state: Sequence[TensorSpec], wanted: str | None) -> tuple[Payload, ...]:
+    state_bytes = sum(spec.size_bytes for spec in state)
     found = [Payload(INPUT, sum(spec.size_bytes for spec in manifest.inputs), 0.0)]
     changed = _changed(manifest, k)
     sizes: set[int] = set()

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgeexit_runtime.offload.answerer import Answerer
 from edgeexit_runtime.offload.transport import OffloadError
 from edgeexit_runtime.server.jobs import Job, Row, Wave
 from edgeexit_runtime.tail import Tail
-from edgeexit_runtime.wire.messages import Reply
 
-__all__ = ["HandingOn", "Onward"]
+__all__ = ["HandingOn"]
 
 MARGIN_S = 0.01
 """How long before its deadline a request stops waiting for the next tier."""
-
-
-class Onward(Protocol):
-    """Answers samples that this tier could not resolve: `edgeexit_runtime.offload.upstream.Upstream`."""
-
-    async def answer(
-        self,
-        k: int,
-        arrays: Mapping[str, NDArray[Any]],
-        inputs: Mapping[str, NDArray[Any]] | None,
-        *,
-        deadline_s: float,
-    ) -> Reply:
-        """Samples in front of segment k.
-
-        Args:
-            k: The segment.
-            arrays: (n, …) by the names of `Tail.takes`.
-            inputs: The model's inputs of the same samples, where they are at hand.
-            deadline_s: On the event loop's clock.
-
-        Raises:
-            OffloadError: There is no answer in time.
-        """
 
 
 class HandingOn:
@@ -57,7 +31,7 @@ class HandingOn:
     def __init__(
         self,
         tail: Tail,
-        onward: Onward,
+        onward: Answerer,
         put: Callable[[Job, Row], None],
         on_failure: Callable[[Exception], None],
     ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.tail import Group, Tail
 from edgeexit_runtime.wire.messages import Reply
 
@@ -28,9 +29,6 @@ class Row(NamedTuple):
     tier: str
     reason: str | None
 
-
-Arrays = Mapping[str, NDArray[Any]]
-"""Samples, (n, …) by name."""
 
 OnRow = Callable[[Row], None]
 """Called for each sample as soon as it is answered."""

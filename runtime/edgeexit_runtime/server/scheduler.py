@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
-
-from numpy.typing import NDArray
 
 from edgeexit.errors import DataError
-from edgeexit_runtime.batches import BatchChecker
+from edgeexit_runtime.batches import Arrays, BatchChecker
+from edgeexit_runtime.offload.answerer import Answerer
 from edgeexit_runtime.server.counts import Counts
 from edgeexit_runtime.server.forecast import Forecast
-from edgeexit_runtime.server.handing import HandingOn, Onward
+from edgeexit_runtime.server.handing import HandingOn
 from edgeexit_runtime.server.jobs import Job, OnRow, Row, Wave
 from edgeexit_runtime.server.queues import Queues
 from edgeexit_runtime.server.touring import Step, tour
@@ -68,7 +66,7 @@ class Scheduler:
         max_batch: int = 64,
         max_queue_rows: int = 1024,
         tier: str = "server",
-        onward: Onward | None = None,
+        onward: Answerer | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
@@ -111,9 +109,7 @@ class Scheduler:
         """Requests that are not answered yet."""
         return len(self._jobs)
 
-    async def submit(
-        self, k: int, arrays: Mapping[str, NDArray[Any]], deadline_s: float, on_row: OnRow | None = None
-    ) -> Reply:
+    async def submit(self, k: int, arrays: Arrays, deadline_s: float, on_row: OnRow | None = None) -> Reply:
         """Answer the samples of a request.
 
         Args:
@@ -157,7 +153,7 @@ class Scheduler:
         self.stopping = True
         await self._idle.wait()
 
-    def _accepted(self, k: int, arrays: Mapping[str, NDArray[Any]], deadline_s: float, on_row: OnRow | None) -> Job:
+    def _accepted(self, k: int, arrays: Arrays, deadline_s: float, on_row: OnRow | None) -> Job:
         self.refuse_the_hopeless(deadline_s)
         now_s = self._clock()
         try:

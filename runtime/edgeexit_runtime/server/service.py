@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 from edgeexit import __version__
 from edgeexit.errors import MissingPartError
 from edgeexit.manifest import TensorSpec
+from edgeexit.tails import model_name, tail_name
 from edgeexit_runtime.server.logs import Log
 from edgeexit_runtime.server.scheduler import Scheduler
 from edgeexit_runtime.wire.limits import DEFAULT, Limits
 from edgeexit_runtime.wire.messages import WireError
-from edgeexit_runtime.wire.names import model_name, tail_name
 from edgeexit_runtime.wire.oip import decode_question, encode_reply, metadata, parse_question
 
 try:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeexit.errors import MissingPartError, UsageError
-from edgeexit_runtime.batches import blank_batch
+from edgeexit_runtime.offload.answerer import Answerer, prepared
 from edgeexit_runtime.server.addresses import Address, check_exposure
-from edgeexit_runtime.server.handing import Onward
 from edgeexit_runtime.server.logs import Log
 from edgeexit_runtime.server.metrics import MetricsServer
 from edgeexit_runtime.server.scheduler import Scheduler
@@ -32,6 +31,8 @@ __all__ = ["ServerSettings", "TierServer"]
 
 DESCRIPTION_BYTES = 1 << 18
 """Of a message, for names and shapes."""
+
+CONNECTING_S = 2.0
 
 PING_INTERVAL_MS = 5_000
 """How often an idle client may ask whether the connection still stands: links to devices are cut without a word."""
@@ -98,13 +99,14 @@ class TierServer:
     """
 
     def __init__(
-        self, tail: Tail, settings: ServerSettings, *, onward: Onward | None = None, log: Log | None = None
+        self, tail: Tail, settings: ServerSettings, *, onward: Answerer | None = None, log: Log | None = None
     ) -> None:
         self.settings = settings
         self.address = settings.listen
         self.metrics_address = settings.metrics
         self.websocket_address = settings.websocket
         self._log = Log() if log is None else log
+        self._onward = onward
         self._executor = ThreadPoolExecutor(1, "segments")
         self.scheduler = Scheduler(
             tail,
@@ -128,12 +130,17 @@ class TierServer:
         return tuple(self._service.segments)
 
     async def warm_up(self) -> None:
-        """Run every segment once on zeros, so that the first request takes no longer than the rest.
+        """Run every segment once on zeros and connect to the next tier, for the first request's sake.
+
+        Where the next tier cannot be reached it is not waited for long.
 
         Raises:
             BackendError: The device failed.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, _run_once, self.scheduler.tail)
+        tail = self.scheduler.tail
+        await asyncio.get_running_loop().run_in_executor(self._executor, tail.warm_up)
+        if self._onward is not None and not await prepared(self._onward, tail, timeout_s=CONNECTING_S):
+            self._log.event("next tier not reached", timeout_s=CONNECTING_S)
 
     async def start(self) -> None:
         """Listen.
@@ -230,12 +237,6 @@ class TierServer:
         except RuntimeError as error:
             raise UsageError("the address cannot be listened at", got=text, remedy="another port; 0 is any") from error
         return port
-
-
-def _run_once(tail: Tail) -> None:
-    group = tail.begin(blank_batch(tail.takes(tail.first), 1))
-    for k in range(tail.first, tail.last + 1):
-        _, group = tail.step(k, group)
 
 
 def _limits(tail: Tail, settings: ServerSettings) -> Limits:

@@ -12,6 +12,6 @@ spooling    samples that were not delivered, kept for later
 
 from __future__ import annotations
 
-from edgeexit_runtime.tier.device import LOCAL_TIER, Answerer, Tier, TierAnswer
+from edgeexit_runtime.tier.device import Tier, TierAnswer
 
-__all__ = ["LOCAL_TIER", "Answerer", "Tier", "TierAnswer"]
+__all__ = ["Tier", "TierAnswer"]

@@ -13,21 +13,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from edgeexit.errors import UsageError
-from edgeexit_runtime.batches import Batch
+from edgeexit_runtime.answers import LOCAL_TIER
+from edgeexit_runtime.batches import Arrays, Batch
+from edgeexit_runtime.offload.answerer import Answerer, prepared
 from edgeexit_runtime.offload.transport import OffloadError
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.tier.computing import Ask, Settings
 from edgeexit_runtime.tier.finishing import Finisher
-from edgeexit_runtime.tier.ledger import Arrays
-from edgeexit_runtime.tier.passage import warm_up
 from edgeexit_runtime.tier.relay import Relay, Unheard
 from edgeexit_runtime.tier.replies import TierAnswer
 from edgeexit_runtime.wire.messages import Reply
@@ -36,33 +34,17 @@ if TYPE_CHECKING:
     from edgeexit_runtime.offload.spool import Spool
     from edgeexit_runtime.tier.spooling import Spooling
 
-__all__ = ["LOCAL_TIER", "Answerer", "Submits", "Tier", "TierAnswer"]
+__all__ = ["Submits", "Tier", "TierAnswer"]
 
-LOCAL_TIER = "local"
 IN_FLIGHT = 8
 
-
-class Answerer(Protocol):
-    """Another tier, as this one sees it; `offload.upstream.Upstream` is one."""
-
-    async def answer(self, k: int, arrays: Arrays, inputs: Arrays | None, *, deadline_s: float) -> Reply:
-        """Answer samples that stand in front of segment k.
-
-        Args:
-            k: The segment.
-            arrays: (n, …) each, by the names of `Tail.takes`.
-            inputs: (n, …) each, the model's inputs of the same samples.
-            deadline_s: When the answer is needed, on the clock of the event loop.
-
-        Raises:
-            OffloadError: There is no answer; its `reason` says why.
-        """
+T = TypeVar("T")
 
 
 class Submits(Protocol):
     """Something that runs coroutines in a thread of its own; `offload.background.Background` is one."""
 
-    def submit(self, coroutine: Coroutine[Any, Any, Reply]) -> Future[Reply]:
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine."""
 
     def close(self) -> None:
@@ -157,14 +139,18 @@ class Tier:
         return sorted(self.stream([batch]), key=lambda answer: answer.index)
 
     def warm_up(self) -> None:
-        """Run every local segment on zeros, so that the first sample takes no longer than the rest.
+        """Run every local segment on zeros and connect, so that the first sample takes no longer than the rest.
+
+        Where upstream cannot be reached it takes no longer than the deadline.
 
         Raises:
             BackendError: The device failed.
         """
-        warm_up(self.tail)
+        self.tail.warm_up()
         if self._finisher is not None:
             self._finisher.warm_up()
+        if self._upstream is not None and self._background is not None:
+            self._background.submit(prepared(self._upstream, self.tail, timeout_s=self._settings.deadline_s)).result()
 
     def close(self) -> None:
         """End the threads. What upstream still owes is not waited for, what the spool still lacks is written."""
@@ -175,7 +161,7 @@ class Tier:
         if self._spooling is not None:
             self._spooling.close()
 
-    def _ask(self, k: int, arrays: Mapping[str, NDArray[Any]], inputs: Arrays, due_s: float) -> Future[Reply]:
+    def _ask(self, k: int, arrays: Arrays, inputs: Arrays, due_s: float) -> Future[Reply]:
         assert self._background is not None
         return self._background.submit(self._answer(k, arrays, inputs, due_s))
 

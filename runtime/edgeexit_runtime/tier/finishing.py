@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from edgeexit_runtime.answers import Resolved
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.tier.ledger import Pending
-from edgeexit_runtime.tier.passage import Unresolved, passage, warm_up
+from edgeexit_runtime.tier.passage import Unresolved, passage
 
 __all__ = ["Finisher"]
 
@@ -53,9 +53,9 @@ class Finisher:
         Raises:
             BackendError: The device failed.
         """
-        warm_up(self._tail)
+        self._tail.warm_up()
         before_s = self._clock()
-        warm_up(self._tail)
+        self._tail.warm_up()
         self._learn(1, self._clock() - before_s)
 
     def close(self) -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit_runtime.answers import Answer, Resolved
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.wire.limits import MAX_MESSAGE_BYTES
 
 __all__ = ["Arrays", "Ledger", "Pending"]
 
 MAX_PIECE_ROWS = 32
 MAX_PIECE_BYTES = MAX_MESSAGE_BYTES * 3 // 4
-
-Arrays = Mapping[str, NDArray[Any]]
-"""Arrays by the names of tensors; axis 0 is the sample."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit_runtime.answers import Resolved
-from edgeexit_runtime.batches import blank_batch
 from edgeexit_runtime.tail import Group, Tail
 
-__all__ = ["Unresolved", "passage", "warm_up"]
+__all__ = ["Unresolved", "passage"]
 
 
 class Unresolved(NamedTuple):
@@ -47,17 +46,7 @@ def passage(tail: Tail, group: Group) -> Iterator[Resolved | Unresolved]:
             yield Resolved.some(k, rows, decision, leaving)
         if not len(staying):
             return
-        best = Resolved.some(k, rows, decision, staying)
+        if k == tail.last:
+            yield Unresolved(rows[staying], Resolved.some(k, rows, decision, staying), tail.keep(group, staying))
+            return
         group, rows = tail.keep(group, staying), rows[staying]
-    yield Unresolved(rows, best, group)
-
-
-def warm_up(tail: Tail) -> None:
-    """Run every segment of a tail once on a sample of zeros: the first run of a segment is slower than the rest.
-
-    Raises:
-        BackendError: The device failed.
-    """
-    group = tail.begin(blank_batch(tail.takes(tail.first), 1))
-    for k in range(tail.first, tail.last + 1):
-        _, group = tail.step(k, group)

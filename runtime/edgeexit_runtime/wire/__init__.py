@@ -1,1 +1,1 @@
-"""What tiers say to each other: names, messages, limits, and the Open Inference Protocol that carries them."""
+"""What tiers say to each other: messages, limits, and the Open Inference Protocol that carries them."""

@@ -38,7 +38,7 @@ class Question:
     """Samples for a tail.
 
     Attributes:
-        model: The tail's name, as `wire.names.tail_name` makes it.
+        model: The tail's name, as `edgeexit.tails.tail_name` makes it.
         request_id: At most 256 characters; the answer carries it too.
         arrays: (n, …) each, by the names they travel under: what `edgeexit.payload.pack_all` gives.
         timeout_s: How long whoever asks will wait; None for no end.

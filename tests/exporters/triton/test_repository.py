@@ -18,6 +18,7 @@ from edgeexit.bundle import Bundle
 from edgeexit.cli import Commands
 from edgeexit.errors import ModelError, UsageError
 from edgeexit.profiles import identity
+from edgeexit.tails import model_name, tail_name
 from edgeexit_exporters.triton import Serving, check_repository, write_repository
 from exporters.triton.tails import golden_inputs
 from integration.material import NORMALISE
@@ -57,8 +58,7 @@ def test_a_model_runs_from_its_file(bundle: Bundle, repository: Path) -> None:
 
 
 def test_tails_are_called_as_tiers_call_them(tiny: Bundle, repository: Path) -> None:
-    names = pytest.importorskip("edgeexit_runtime.wire.names")
-    expected = [names.tail_name(names.model_name(tiny.manifest), k) for k in range(3)]
+    expected = [tail_name(model_name(tiny.manifest), k) for k in range(3)]
     assert [model.name for model in write_repository(tiny, repository)] == expected
 
 

@@ -22,6 +22,7 @@ from edgeexit.errors import BackendError
 from edgeexit.policies import MaxProbability
 from edgeexit_runtime import FakeBackend
 from edgeexit_runtime.backends.fake import SegmentFunction
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.offload.transport import OffloadError
 from edgeexit_runtime.server.jobs import Row
 from edgeexit_runtime.server.scheduler import Scheduler
@@ -341,13 +342,13 @@ class NextTier:
 
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason
-        self.asked: list[tuple[int, Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]] | None, float]] = []
+        self.asked: list[tuple[int, Arrays, Arrays | None, float]] = []
 
     async def answer(
         self,
         k: int,
-        arrays: Mapping[str, NDArray[Any]],
-        inputs: Mapping[str, NDArray[Any]] | None,
+        arrays: Arrays,
+        inputs: Arrays | None,
         *,
         deadline_s: float,
     ) -> Reply:
@@ -363,6 +364,9 @@ class NextTier:
             degraded=np.zeros(n, np.bool_),
             tier=("cloud",) * n,
         )
+
+    async def prepare(self, k: int, arrays: Arrays, inputs: Arrays | None, *, timeout_s: float) -> bool:
+        return True
 
 
 @in_a_loop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from io import StringIO
 from threading import Event, Thread
@@ -20,8 +22,11 @@ from tritonclient.grpc import InferenceServerClient, InferenceServerException, I
 from tritonclient.grpc import service_pb2 as pb
 
 from edgeexit.errors import BackendError
+from edgeexit_runtime.batches import Arrays
+from edgeexit_runtime.server.addresses import Address
 from edgeexit_runtime.server.logs import Log
-from edgeexit_runtime.server.serving import TierServer
+from edgeexit_runtime.server.serving import ServerSettings, TierServer
+from edgeexit_runtime.wire.messages import Reply
 from runtime.cascades import batch_of, told_by_the_sample
 from runtime.server.tiers import SAFETY_S, fake_tail, serving
 
@@ -256,3 +261,22 @@ def test_mutated_requests_bring_protocol_errors_only(
         whole[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
     call = channel.unary_unary(INFER).future(bytes(whole), timeout=SAFETY_S)
     assert call.code().name in ALLOWED
+
+
+@pytest.mark.parametrize(("reached", "events"), [(True, []), (False, ["next tier not reached"])])
+def test_a_gateway_connects_before_its_first_request_and_serves_all_the_same(reached: bool, events: list[str]) -> None:
+    asked: list[int] = []
+
+    class Next:
+        async def answer(self, *arguments: Any, **options: Any) -> Reply:
+            raise NotImplementedError
+
+        async def prepare(self, k: int, arrays: Arrays, inputs: Arrays | None, *, timeout_s: float) -> bool:
+            asked.append(k)
+            return reached
+
+    lines = StringIO()
+    server = TierServer(fake_tail(upto=2), ServerSettings(Address("127.0.0.1", 0)), onward=Next(), log=Log(lines))
+    asyncio.run(server.warm_up())
+    assert asked == [2]
+    assert [json.loads(line)["event"] for line in lines.getvalue().splitlines()] == events

@@ -19,8 +19,8 @@ from edgeexit.manifest import Manifest
 from edgeexit.policies import MaxProbability
 from edgeexit_runtime import FakeBackend
 from edgeexit_runtime.backends.fake import SegmentFunction
+from edgeexit_runtime.offload.answerer import Answerer
 from edgeexit_runtime.server.addresses import Address
-from edgeexit_runtime.server.handing import Onward
 from edgeexit_runtime.server.logs import Log
 from edgeexit_runtime.server.scheduler import Scheduler
 from edgeexit_runtime.server.serving import ServerSettings, TierServer
@@ -108,7 +108,7 @@ def asked(scheduler: Scheduler, k: int, batch: NDArray[np.float32], deadline_s: 
 
 @contextmanager
 def serving(
-    tail: Tail, *, onward: Onward | None = None, log: Log | None = None, **settings: Any
+    tail: Tail, *, onward: Answerer | None = None, log: Log | None = None, **settings: Any
 ) -> Iterator[TierServer]:
     """A server in a thread of its own, on a port that was free."""
     server = TierServer(

@@ -79,18 +79,25 @@ class Upstream:
 
     Attributes:
         asked: For each question its segment, its rows and its deadline.
+        prepared: For each call of `prepare` the segment, and how long it may take.
     """
 
     def __init__(self, function: Callable[[int, Arrays], Reply | Awaitable[Reply]]) -> None:
         self.function = function
         self.asked: list[tuple[int, int, float]] = []
+        self.prepared: list[tuple[int, float]] = []
 
     async def answer(self, k: int, arrays: Arrays, inputs: Arrays | None, *, deadline_s: float) -> Reply:
-        """See `tier.Answerer`."""
+        """See `Answerer`."""
         assert inputs is not None
         self.asked.append((k, len(inputs["x"]), deadline_s))
         found = self.function(k, arrays)
         return await found if isinstance(found, Awaitable) else found
+
+    async def prepare(self, k: int, arrays: Arrays, inputs: Arrays | None, *, timeout_s: float) -> bool:
+        """See `Answerer`."""
+        self.prepared.append((k, timeout_s))
+        return True
 
 
 def honest() -> Upstream:

@@ -139,6 +139,20 @@ def test_where_it_may_the_device_finishes_what_upstream_did_not_answer(upstream:
     assert {(a.degraded, a.tier) for a in found} == {(False, "local")}
 
 
+def test_warming_up_makes_upstream_ready_for_what_the_device_hands_on() -> None:
+    upstream = honest()
+    with tier(upstream) as device:
+        device.warm_up()
+    assert upstream.prepared == [(UPTO, NEVER_MS / 1e3)]
+
+
+def test_a_device_that_runs_every_segment_needs_nobody_to_be_ready() -> None:
+    upstream = honest()
+    with Tier(fake_tail(), upstream, deadline_ms=NEVER_MS) as device:
+        device.warm_up()
+    assert upstream.prepared == []
+
+
 def test_what_the_device_cannot_finish_either_is_degraded_with_the_upstream_s_reason() -> None:
     found = given_by(tier(failing(OffloadError("refused")), finish_locally=fake_tail(UPTO, UPTO + 1)), [X])
     assert {a.index: (a.exit, a.reason) for a in found if a.degraded} == dict.fromkeys([1, 6, 7], (UPTO, "refused"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeexit_runtime.answers import Resolved
-from edgeexit_runtime.tier.passage import Unresolved, passage, warm_up
+from edgeexit_runtime.tier.passage import Unresolved, passage
 from runtime.cascades import batch_of
 from runtime.tier.fakes import SEGMENTS, UPTO, fake_tail
 
@@ -35,9 +35,3 @@ def test_at_the_bundle_s_last_exit_nobody_stays() -> None:
     tail = fake_tail(UPTO, SEGMENTS)
     parts = list(passage(tail, tail.begin({"h1": batch_of(9, 9)})))
     assert [(type(part), part.exit) for part in parts if isinstance(part, Resolved)] == [(Resolved, SEGMENTS - 1)]
-
-
-def test_warming_up_runs_every_segment_once() -> None:
-    tail = fake_tail(1, SEGMENTS)
-    warm_up(tail)
-    assert [segment.rows for segment in tail._segments] == [[1]] * (SEGMENTS - 1)  # type: ignore[attr-defined]
