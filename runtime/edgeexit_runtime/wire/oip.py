@@ -39,6 +39,7 @@ TailLookup = Callable[[str], "Sequence[TensorSpec] | None"]
 _MALFORMED_REPLY = "INTERNAL"
 _REASON_CHARS = 500
 _TIER = "tier"
+_ALL = tuple(OUTPUTS)
 _DTYPES = {
     "label": np.dtype(np.int64),
     "probability": np.dtype(np.float32),
@@ -58,7 +59,7 @@ def encode_question(question: Question) -> Any:
     fill(request.inputs, request.raw_input_contents, question.arrays)
     for name in question.outputs or ((LOGITS,) if question.wants_logits else ()):
         request.outputs.add(name=name)
-    sign(request, request.inputs, request.raw_input_contents)
+    sign(request)
     return request
 
 
@@ -113,7 +114,7 @@ def decode_question(
     except DataError as error:
         raise WireError("INVALID_ARGUMENT", " ".join(str(error).split())) from None
     if CHECKSUM in request.parameters:
-        check_signed(request, request.inputs, request.raw_input_contents)
+        check_signed(request)
     return Question(question.model, question.request_id, restored, timeout_s, question.wants_logits, asked)
 
 
@@ -128,9 +129,8 @@ def encode_reply(reply: Reply, *, model: str, request_id: str = "", outputs: Seq
             `OUTPUTS`.
     """
     response = service_pb2.ModelInferResponse(model_name=model, model_version=VERSION, id=request_id)
-    names = outputs or (tuple(OUTPUTS) if reply.logits is None else (LOGITS,))
-    arrays: dict[str, NDArray[Any]] = {name: getattr(reply, name) for name in names}
-    fill(response.outputs, response.raw_output_contents, arrays)
+    names = outputs or (_ALL if reply.logits is None else (LOGITS,))
+    fill(response.outputs, response.raw_output_contents, {name: getattr(reply, name) for name in names})
     parameters = response.parameters
     tiers = reply.tier[:1] if len(set(reply.tier)) == 1 else reply.tier
     parameters["tier"].string_param = ",".join(tiers)
@@ -140,7 +140,7 @@ def encode_reply(reply: Reply, *, model: str, request_id: str = "", outputs: Seq
     if reply.rows == 1 and reply.logits is None:
         parameters["exit"].int64_param = int(reply.exit[0])
         parameters["score"].double_param = float(reply.score[0])
-    sign(response, response.outputs, response.raw_output_contents)
+    sign(response)
     return response
 
 
@@ -179,7 +179,7 @@ def decode_reply(
         tiers = _tiers(response, len(arrays["label"]))
         reply = Reply(**arrays, tier=tiers, reason=_text(response, "reason"), server_ms=server_ms)
     if CHECKSUM in response.parameters or _TIER in response.parameters:  # a tier of ours always sends one
-        check_signed(response, response.outputs, response.raw_output_contents)
+        check_signed(response)
     return reply
 
 

@@ -45,6 +45,11 @@ DTYPES = {
 }
 """The protocol's data types. Raw contents are little-endian."""
 
+_ON_THE_WIRE = {
+    datatype: np.dtype(np.uint8) if datatype == "BOOL" else dtype.newbyteorder("<")
+    for datatype, dtype in DTYPES.items()
+}
+
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 
 _HEADER_BYTES = 1 << 16  # of a message without its raw contents: they cost many times their bytes once parsed
@@ -113,7 +118,7 @@ def arrays_of(descriptions: Any, raw: Any, limits: Limits, status: str) -> dict[
             status, f"{len(descriptions)} tensors and {len(raw)} raw contents; give every tensor as raw contents"
         )
     found: dict[str, NDArray[Any]] = {}
-    rows = None
+    rows = 0
     for description, content in zip(descriptions, raw, strict=True):
         name = description.name
         check_text("the name of a tensor", name, status)
@@ -121,10 +126,10 @@ def arrays_of(descriptions: Any, raw: Any, limits: Limits, status: str) -> dict[
             raise WireError(status, f"the name {name!r} is empty or given twice")
         if description.parameters or description.HasField("contents"):
             raise WireError(status, f"tensor {name!r}: neither parameters nor typed contents are taken, only raw ones")
-        found[name] = _array(name, description.datatype, tuple(description.shape), content, limits, status)
-        if rows is not None and len(found[name]) != rows:
-            raise WireError(status, f"tensor {name!r} has {len(found[name])} rows, and others {rows}")
-        rows = len(found[name])
+        array = _array(name, description.datatype, tuple(description.shape), content, limits, status)
+        if found and len(array) != rows:
+            raise WireError(status, f"tensor {name!r} has {len(array)} rows, and others {rows}")
+        found[name], rows = array, len(array)
     return found
 
 
@@ -160,12 +165,12 @@ def _array(
     size_bytes = prod(shape) * dtype.itemsize
     if size_bytes != len(content):
         raise WireError(status, f"tensor {name!r} should have {size_bytes} bytes, and has {len(content)}")
-    array = np.frombuffer(content, np.uint8 if dtype == np.bool_ else dtype.newbyteorder("<"))
-    if dtype == np.bool_:
+    array: NDArray[Any] = np.ndarray(shape, _ON_THE_WIRE[datatype], content)
+    if datatype == "BOOL":
         if array.max() > 1:
             raise WireError(status, f"tensor {name!r} has a BOOL other than 0 and 1")
         array = array.view(np.bool_)
-    return array.astype(dtype, copy=False).reshape(shape)
+    return array if sys.byteorder == "little" else array.astype(dtype)
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:

@@ -123,7 +123,7 @@ def test_one_sample_says_its_exit_and_score_in_the_parameters_too() -> None:
 
 
 def test_only_the_outputs_asked_for_are_sent() -> None:
-    found = asked(lambda request: request.outputs.add(name="label"))
+    found = decode_question(encode_question(question(outputs=("label",))), lookup)
     response = encode_reply(reply(), model=TAIL, outputs=found.outputs)
     assert [output.name for output in response.outputs] == ["label"]
 
@@ -355,7 +355,7 @@ def test_a_questions_bytes_are_those_that_older_tiers_know() -> None:
     arrays = {"x": np.array([[1.0, -2.0]], np.float16), STATE + "0": np.array([[0.5]], np.float32)}
     assert encode_question(Question(TAIL, "7", arrays, 1.0)).SerializeToString() == (
         b"\x0a\x0bnet__from_1\x1a\x017"
-        b"\x22\x0f\x0a\x05crc32\x12\x06\x10\x83\xd6\xa8\xcd\x04"
+        b"\x22\x0f\x0a\x05crc32\x12\x06\x10\xc5\x89\xa3\xb7\x08"
         b"\x2a\x0d\x0a\x01x\x12\x04FP16\x1a\x02\x01\x02"
         b"\x2a\x1a\x0a\x0epolicy.state.0\x12\x04FP32\x1a\x02\x01\x01"
         b"\x3a\x04\x00\x3c\x00\xc0"
@@ -366,7 +366,7 @@ def test_a_questions_bytes_are_those_that_older_tiers_know() -> None:
 def test_a_reply_of_another_tier_is_understood_from_these_bytes() -> None:
     data = (
         b"\x0a\x0bnet__from_1\x1a\x017"
-        b"\x22\x0f\x0a\x05crc32\x12\x06\x10\x8b\xe0\xaa\x97\x0a"
+        b"\x22\x0f\x0a\x05crc32\x12\x06\x10\xa0\xe4\x83\xe7\x06"
         b"\x22\x0e\x0a\x04tier\x12\x06\x1a\x04edge"
         b"\x2a\x11\x0a\x05label\x12\x05INT64\x1a\x01\x01"
         b"\x2a\x16\x0a\x0bprobability\x12\x04FP32\x1a\x01\x01"

@@ -60,6 +60,21 @@ def test_another_name_or_id_is_found(field: str, value: str) -> None:
             decode(message)
 
 
+def test_another_output_that_is_asked_for_is_found() -> None:
+    request = question()
+    request.outputs.add(name="label")
+    with pytest.raises(WireError, match="DATA_LOSS"):
+        decode_question(request, lambda name: (SPEC,))
+
+
+def test_the_order_in_which_parameters_were_set_is_no_damage() -> None:
+    sent, other = reply(), reply()
+    other.parameters.clear()
+    for name in sorted(sent.parameters, reverse=True):
+        other.parameters[name].CopyFrom(sent.parameters[name])
+    assert decode_reply(other).label.tolist() == [1, 2]
+
+
 def test_another_tier_is_found() -> None:
     response = reply()
     response.parameters["tier"].string_param = "gateway"
