@@ -9,8 +9,12 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import settings
 
 from edgeexit.cli import group, main
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)
