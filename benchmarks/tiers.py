@@ -34,8 +34,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from edgeexit.bundle import Bundle
 from edgeexit.tails import model_name, tail_name
+from edgeexit_runtime.groups import Group
 from edgeexit_runtime.machine import describe_machine
-from edgeexit_runtime.tail import Group, Tail
+from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import Question
 from edgeexit_runtime.wire.oip import encode_question
 

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.policies import Policy, State
+from edgeexit.policies import Policy
 from edgeexit_runtime.answers import Resolved
-from edgeexit_runtime.backends.base import Backend, Handle, Segment
+from edgeexit_runtime.backends.base import Backend, Segment
 from edgeexit_runtime.costmodel import CostModel
+from edgeexit_runtime.groups import Group, join, keep
 from edgeexit_runtime.wiring import Step
 
 __all__ = ["Pool"]
 
 
-@dataclass
-class _Group:
-    """Samples that reached a segment together; axis 0 of everything is the same samples."""
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Samples that reached a segment together."""
 
-    tensors: list[Handle]
-    state: State
+    group: Group
     rows: NDArray[np.intp]  # positions in the stream
     due_s: float  # when the first of them has waited as long as it may
 
@@ -70,7 +70,7 @@ class Pool:
         self._costs = costs
         self._wait_s = wait_s
         self._clock = clock
-        self._queues: list[deque[_Group]] = [deque() for _ in stages]
+        self._queues: list[deque[_Waiting]] = [deque() for _ in stages]
 
     def __bool__(self) -> bool:
         """Whether anybody waits."""
@@ -80,9 +80,8 @@ class Pool:
         """Take a batch, whose first sample has position `start` in the stream."""
         n = len(arrays[0])
         self._queues[0].append(
-            _Group(
-                [self._backend.to_device(array) for array in arrays],
-                self._policy.start(n, self._classes),
+            _Waiting(
+                Group(tuple(map(self._backend.to_device, arrays)), self._policy.start(n, self._classes), n),
                 np.arange(start, start + n),
                 self._clock() + self._wait_s,
             )
@@ -105,43 +104,45 @@ class Pool:
         queue = self._queues[k]
         if not queue:
             return False
-        return sum(map(len, queue)) >= enough or min(group.due_s for group in queue) <= self._clock()
+        return sum(map(len, queue)) >= enough or min(waiting.due_s for waiting in queue) <= self._clock()
 
     def _run(self, k: int, enough: int) -> Iterator[Resolved]:
-        group = self._joined(k, enough)
+        waiting = self._joined(k, enough)
+        group, size = waiting.group, len(waiting)
         segment, step = self._stages[k]
         before_s = self._clock()
         outputs, logits = segment.run(step.inputs(group.tensors))
         if not self._asked[k]:
-            self._queues[k + 1].append(_Group(step.carry(group.tensors, outputs), group.state, group.rows, group.due_s))
+            self._pass_on(k + 1, waiting, Group(tuple(step.carry(group.tensors, outputs)), group.state, size))
             return
         decision, state = self._policy.decide(k, logits, group.state)
         last = k == len(self._stages) - 1
-        staying = 0 if last else len(group) - int(np.count_nonzero(decision.leave))
-        self._costs.left(k, len(group) - staying)
-        if staying:
-            tensors = step.carry(group.tensors, outputs)
-            rows = group.rows
-            if staying < len(group):
-                kept = (~decision.leave).nonzero()[0]
-                tensors = [self._backend.take(tensor, kept) for tensor in tensors]
-                state, rows = tuple(array[kept] for array in state), rows[kept]
-            self._queues[k + 1].append(_Group(tensors, state, rows, group.due_s))
-        self._costs.ran(k, len(group), self._clock() - before_s)
-        if staying < len(group):
-            yield Resolved.some(k, group.rows, decision, None if not staying else decision.leave.nonzero()[0])
+        staying = np.empty(0, np.intp) if last else (~decision.leave).nonzero()[0]
+        self._costs.left(k, size - len(staying))
+        if len(staying):
+            self._pass_on(k + 1, waiting, Group(tuple(step.carry(group.tensors, outputs)), state, size), staying)
+        self._costs.ran(k, size, self._clock() - before_s)
+        if len(staying) < size:
+            leaving = decision.leave.nonzero()[0] if len(staying) else None
+            yield Resolved.some(k, waiting.rows, decision, leaving)
 
-    def _joined(self, k: int, enough: int) -> _Group:
-        """The oldest groups of a queue, until they are enough, as one."""
+    def _pass_on(self, k: int, waiting: _Waiting, group: Group, staying: NDArray[np.intp] | None = None) -> None:
+        """Let the `staying` samples, all when None, wait in front of segment k."""
+        rows = waiting.rows
+        if staying is not None:
+            group, rows = keep(self._backend, group, staying), rows[staying]
+        self._queues[k].append(_Waiting(group, rows, waiting.due_s))
+
+    def _joined(self, k: int, enough: int) -> _Waiting:
+        """The oldest samples of a queue, until they are enough."""
         queue = self._queues[k]
-        groups = [queue.popleft()]
-        while queue and sum(map(len, groups)) < enough:
-            groups.append(queue.popleft())
-        if len(groups) == 1:
-            return groups[0]
-        return _Group(
-            [self._backend.concat(parts) for parts in zip(*(group.tensors for group in groups), strict=True)],
-            tuple(np.concatenate(parts) for parts in zip(*(group.state for group in groups), strict=True)),
-            np.concatenate([group.rows for group in groups]),
-            min(group.due_s for group in groups),
+        found = [queue.popleft()]
+        while queue and sum(map(len, found)) < enough:
+            found.append(queue.popleft())
+        if len(found) == 1:
+            return found[0]
+        return _Waiting(
+            join(self._backend, [waiting.group for waiting in found]),
+            np.concatenate([waiting.rows for waiting in found]),
+            min(waiting.due_s for waiting in found),
         )

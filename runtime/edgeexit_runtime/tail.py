@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,13 @@ from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest, TensorSpec
 from edgeexit.policies import Decision, Policy, State
 from edgeexit.tails import boundary, policy_states
-from edgeexit_runtime.backends import Backend, Handle, Segment, load_backend
+from edgeexit_runtime.backends import Backend, Segment, load_backend
 from edgeexit_runtime.batches import BatchChecker, blank_batch
+from edgeexit_runtime.groups import Group, join, keep
 from edgeexit_runtime.opening import check_count, segment_entries, settings_for
 from edgeexit_runtime.wiring import wire
 
-__all__ = ["Group", "Tail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Samples in front of a segment; axis 0 of everything is the same samples.
-
-    Attributes:
-        tensors: The boundary tensors, in the order of `Tail.boundary`.
-        state: What the policy remembers of earlier exits.
-        size: How many samples, n.
-    """
-
-    tensors: tuple[Handle, ...]
-    state: State
-    size: int
+__all__ = ["Tail"]
 
 
 class Tail:
@@ -160,18 +145,11 @@ class Tail:
 
     def keep(self, group: Group, rows: NDArray[np.intp]) -> Group:
         """The samples at `rows`, (m,) strictly increasing positions, m ≥ 1."""
-        if len(rows) == group.size:
-            return group
-        tensors = tuple(self._backend.take(tensor, rows) for tensor in group.tensors)
-        return Group(tensors, tuple(array[rows] for array in group.state), len(rows))
+        return keep(self._backend, group, rows)
 
     def join(self, groups: Sequence[Group]) -> Group:
         """The samples of several groups in front of the same segment, one after another."""
-        if len(groups) == 1:
-            return groups[0]
-        tensors = tuple(self._backend.concat(parts) for parts in zip(*(g.tensors for g in groups), strict=True))
-        state = tuple(np.concatenate(parts) for parts in zip(*(g.state for g in groups), strict=True))
-        return Group(tensors, state, sum(g.size for g in groups))
+        return join(self._backend, groups)
 
     def arrays(self, k: int, group: Group) -> dict[str, NDArray[Any]]:
         """A group in front of segment k as host arrays, by the names of `takes`: what another tier goes on from."""

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit_runtime.batches import Arrays
-from edgeexit_runtime.tail import Group, Tail
+from edgeexit_runtime.groups import Group
+from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import Reply
 
 __all__ = ["Arrays", "Job", "OnRow", "Row", "Wave"]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit_runtime.answers import Resolved
-from edgeexit_runtime.tail import Group, Tail
+from edgeexit_runtime.groups import Group
+from edgeexit_runtime.tail import Tail
 
 __all__ = ["Unresolved", "passage"]
 
