@@ -17,7 +17,7 @@ help: ## list these commands
 
 install: $(STAMP) ## make .venv and install everything into it, at the versions in constraints.txt
 
-demo: $(STAMP) ## train, export and run a small cascade on scikit-learn's digits
+demo: $(STAMP) ## train a small cascade on scikit-learn's digits, export it, and run it on one tier and on two
 	$(BIN)/edgeexit quickstart --out build/quickstart
 
 test: $(STAMP) ## run the tests

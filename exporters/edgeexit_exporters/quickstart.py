@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeexit.console import progress, say
-from edgeexit.errors import EdgeExitError, MissingPartError, UsageError
+from edgeexit.errors import MissingPartError, UsageError
+from edgeexit_exporters.device_side import run_command
 from edgeexit_exporters.exporting import export
 from edgeexit_exporters.settings import ExportSettings
 
@@ -28,10 +27,6 @@ _BATCH = 64
 _SPLIT = (1000, 1400)  # training | calibration | test
 _LOSS_WEIGHTS = (0.5, 0.75, 1.0)
 _MAX_DROP = 0.01
-_WITHOUT_TORCH = (
-    "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; "
-    "from edgeexit.cli import main; sys.exit(main())"
-)
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,7 @@ def run_quickstart(folder: Path, *, seed: int = 0) -> Quickstart:
     Raises:
         MissingPartError: torch, scikit-learn or the runtime is not installed.
         UsageError: The folder cannot be made.
+        BackendError: The runtime failed.
     """
     try:
         import sklearn.datasets
@@ -70,8 +66,8 @@ def run_quickstart(folder: Path, *, seed: int = 0) -> Quickstart:
     settings = ExportSettings(max_drop=_MAX_DROP, seed=seed)
     export([str(model_file)], files["train"], bundle, settings, calibration=files["calibration"])
     say("verifying and measuring in a process without torch and onnx")
-    verified = _device("verify", str(bundle), "--json")
-    evaluation = _device("eval", str(bundle), "--data", str(files["test"]), "--json")
+    verified = json.loads(run_command("verify", bundle, "--json"))
+    evaluation = json.loads(run_command("eval", bundle, "--data", files["test"], "--json"))
     return Quickstart(bundle, files["test"], verified, evaluation)
 
 
@@ -148,14 +144,3 @@ def _write_onnx(model: torch.nn.Module, path: Path, torch: Any) -> None:
     names = ["early", "middle", "last"]
     proto = export_module("the network", model, (torch.zeros(2, 1, 8, 8),), ["x"], torch, output_names=names)
     path.write_bytes(proto.SerializeToString())
-
-
-def _device(*arguments: str) -> dict[str, Any]:
-    """Run a command of the device side where neither torch nor onnx can be imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise EdgeExitError(f"edgeexit {arguments[0]} failed", got=done.stderr.strip())
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
