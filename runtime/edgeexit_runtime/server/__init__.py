@@ -14,7 +14,8 @@
     logs         one JSON document a line
     websocket    an answer a sample as soon as it is there
     serving      all of them together, until told to stop
+    ray          the same on Ray Serve, in processes that come and go
 
-grpc, tritonclient, prometheus_client and websockets are imported in `service`, `security`, `metrics`, `serving` and
-`websocket` alone.
+grpc, tritonclient, prometheus_client, websockets and ray are imported in `service`, `security`, `metrics`, `serving`,
+`websocket` and `ray` alone.
 """
