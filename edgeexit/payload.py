@@ -205,8 +205,9 @@ def _restored(levels: NDArray[Any], parts: Mapping[str, NDArray[Any]], spec: Ten
         if not np.isfinite(part).all():
             raise DataError(f"the tensor {spec.name + suffix} is not finite")
     values = levels.reshape(len(levels), channels, -1).astype(np.float32)
-    values *= scale[:, :, None]
-    values += offset[:, :, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values *= scale[:, :, None]
+        values += offset[:, :, None]
     return values.reshape(levels.shape)
 
 

@@ -35,7 +35,8 @@ class MaxProbability(Scored):
             decision, state = self.decide(exit_index, logits, state)
             return first_row(decision), state
         probability, label = largest_probability(logits[0].tolist(), 1.0 / self.temperatures[exit_index])
-        return Verdict(probability, probability, label, probability >= self._rounded[exit_index]), state
+        leave = probability >= self._rounded[exit_index] or self.is_last(exit_index)  # also where it is NaN
+        return Verdict(probability, probability, label, leave), state
 
     @cached_property
     def _rounded(self) -> tuple[float, ...]:

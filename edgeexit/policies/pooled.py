@@ -79,8 +79,8 @@ class PooledProbability:
             (value - top) * own + before * earlier for value, before in zip(row, state[0][0].tolist(), strict=True)
         ]
         probability, label = largest_probability(evidence, 1.0)
-        verdict = Verdict(probability, probability, label, probability >= self._rounded[exit_index])
-        return verdict, (np.asarray([evidence], dtype=np.float32),)
+        leave = probability >= self._rounded[exit_index] or exit_index == len(self.thresholds) - 1  # NaN too
+        return Verdict(probability, probability, label, leave), (np.asarray([evidence], dtype=np.float32),)
 
     @cached_property
     def _rounded(self) -> tuple[float, ...]:

@@ -91,7 +91,8 @@ class StackedMargin:
         first, second = two_largest(evidence)
         probability = exp(first)
         score = probability - exp(second)
-        if abs(score - self.thresholds[exit_index]) < _CLOSE:  # so close that rounding decides: as in a batch
+        unsure = first == float("-inf")  # of NaN
+        if unsure or abs(score - self.thresholds[exit_index]) < _CLOSE:  # so close that rounding decides: as in a batch
             decision, state = self.decide(exit_index, logits, state)
             return first_row(decision), state
         leave = score > self.thresholds[exit_index] or exit_index == len(self.thresholds) - 1

@@ -125,6 +125,19 @@ def test_the_word_on_one_sample_is_the_word_on_a_batch_of_one(policy: Policy, lo
 
 
 @pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_logits_that_are_no_numbers_get_an_answer_at_the_last_exit_at_least(name: str, value: float) -> None:
+    policy = fitted(name, 4, 60)
+    for logits in (np.full((1, 4), value, np.float32), np.array([[0, value, 1, 2]], np.float32)):
+        state = policy.start(1, 4)
+        for k in range(EXITS):
+            verdict, state = policy.decide_one(k, logits, state)
+        assert verdict.leave
+        assert 0 <= verdict.label < 4
+
+
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("classes", [1, 2, 200])
 def test_any_number_of_classes_gets_the_same_decisions_one_by_one(name: str, classes: int) -> None:
     samples = 2 * max(classes, 30)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,6 +109,7 @@ def serve(
     or are answered all the same, degraded and with the reason. On SIGTERM requests that are there are answered,
     and no others. Events are JSON lines on standard error.
     """
+    _keep_to_the_log()
     settings = _settings(**options)
     opened = Bundle.open(bundle)
     tail = Tail.open(opened, first=first, upto=upto, threads=threads, target=target, backend=backend, shared_pool=True)
@@ -114,6 +118,13 @@ def serve(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     files = (upstream_ca, upstream_cert, upstream_key, upstream_token_file)
     asyncio.run(_serve(tail, settings, None if upstream is None else _NextTier(upstream, *files), as_json))
+
+
+def _keep_to_the_log() -> None:
+    """Standard error is for events: no library writes there what clients sent, line feeds included."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # connections that break are no events
+    warnings.simplefilter("ignore", RuntimeWarning)  # nor are NaN and infinities in samples
 
 
 def _settings(
