@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,12 +13,20 @@ from edgeexit_runtime.server.scheduler import Scheduler
 from edgeexit_runtime.server.security import Certificates
 
 try:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 except ImportError as error:
     raise MissingPartError.package("edgeexit serve --metrics", "edgeexit-runtime[tiers]") from error
 
 __all__ = ["MetricsServer", "SchedulerCollector"]
+
+REQUEST_BYTES = 8192
+PATIENCE_S = 10.0
+"""How long a connection may take for its request, and as long again for the answer."""
+AT_ONCE = 32
+"""Connections that are listened to; others are closed."""
+
+_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class SchedulerCollector:
@@ -61,46 +70,74 @@ class SchedulerCollector:
 
 
 class MetricsServer:
-    """Serves `/metrics`.
+    """Serves `/metrics` on the event loop: one request a connection, and nothing that waits for ever.
 
     Args:
         scheduler: Whose counts.
-        address: Where.
-        certificates: For https; None for http.
-
-    Attributes:
-        address: Where it listens, with the port that was free.
-
-    Raises:
-        UsageError: The address cannot be listened at.
     """
 
-    def __init__(self, scheduler: Scheduler, address: Address, certificates: Certificates | None = None) -> None:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(SchedulerCollector(scheduler))
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(SchedulerCollector(scheduler))
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
+
+    async def start(self, address: Address, certificates: Certificates | None = None) -> Address:
+        """Listen: https with certificates, else http. The address, with the port that was free.
+
+        Raises:
+            UsageError: The address cannot be listened at, or the certificates cannot be used.
+        """
+        tls: dict[str, Any] = {}
+        if certificates is not None:
+            tls = {"ssl": certificates.context(), "ssl_handshake_timeout": PATIENCE_S}
         try:
-            self._server, self._thread = start_http_server(address.port, address.host, registry, **_tls(certificates))
+            self._server = await asyncio.start_server(
+                self._connected, address.host, address.port, limit=REQUEST_BYTES, **tls
+            )
         except OSError as error:
             raise UsageError(
                 "the metrics cannot be served there", got=f"{address}: {error.strerror or error}"
             ) from error
-        self.address = Address(address.host, self._server.server_port)
+        return Address(address.host, self._server.sockets[0].getsockname()[1])
 
-    def close(self) -> None:
-        """Stop."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._server is not None:
+            self._server.close()
+            for writer in self._open.values():
+                writer.transport.abort()
+            if self._open:
+                await asyncio.wait(self._open)
+            await self._server.wait_closed()
 
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
+        try:
+            if len(self._open) <= AT_ONCE:
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+                writer.write(self._answer(head))
+                writer.close()
+                await asyncio.wait_for(writer.wait_closed(), PATIENCE_S)
+        except (OSError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError):
+            pass  # nobody who asks for metrics does this
+        finally:
+            del self._open[task]
+            writer.transport.abort()
 
-def _tls(certificates: Certificates | None) -> dict[str, Any]:
-    if certificates is None:
-        return {}
-    certificates.context()  # says what is wrong with the files
-    files: dict[str, Any] = {"certfile": str(certificates.cert), "keyfile": str(certificates.key)}
-    if certificates.client_ca is not None:
-        files |= {"client_cafile": str(certificates.client_ca), "client_auth_required": True}
-    return files
+    def _answer(self, head: bytes) -> bytes:
+        method, _, rest = head.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if path != b"/metrics":
+            status, body = b"404 Not Found", b"not found\n"
+        elif method != b"GET":
+            status, body = b"405 Method Not Allowed", b"GET only\n"
+        else:
+            status, body = b"200 OK", generate_latest(self._registry)
+        fields = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        return fields % (status, _CONTENT_TYPE, len(body)) + body
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int] | int) -> Any:

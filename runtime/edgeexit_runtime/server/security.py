@@ -51,7 +51,7 @@ class Tokens:
         """Whether an `authorization` header holds one of the tokens. It takes as long whichever it is."""
         text = header.decode("latin-1") if isinstance(header, bytes) else header or ""
         scheme, _, token = text.partition(" ")
-        given = sha256(token.strip().encode()).digest()
+        given = sha256(token.strip().encode(errors="replace")).digest()
         found = False
         for digest in self._digests:
             found |= hmac.compare_digest(digest, given)
@@ -59,7 +59,7 @@ class Tokens:
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Ends every call without a token before anything of it is looked at.
+    """Ends every call without a token before anything of it is read: strangers take no memory.
 
     Args:
         tokens: Those that are let in.
@@ -69,7 +69,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, tokens: Tokens, refused: Callable[[], None] = lambda: None) -> None:
         self._tokens = tokens
         self._refused = refused
-        self._refusal = grpc.unary_unary_rpc_method_handler(self._refuse)
+        self._refusal = grpc.stream_unary_rpc_method_handler(self._refuse)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """See `grpc.aio.ServerInterceptor`."""
@@ -78,7 +78,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return await continuation(handler_call_details)
         return self._refusal
 
-    async def _refuse(self, data: bytes, context: Any) -> None:
+    async def _refuse(self, messages: Any, context: Any) -> None:
         self._refused()
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed that this server knows")
 

@@ -37,6 +37,15 @@ CONNECTING_S = 2.0
 PING_INTERVAL_MS = 5_000
 """How often an idle client may ask whether the connection still stands: links to devices are cut without a word."""
 
+GREETING_MS = 10_000
+"""How long a new connection may take until it is one of gRPC's."""
+
+SILENT_MS = 60_000
+"""After so long without a word from a client the server asks whether it is still there."""
+
+LAST_ANSWERS_S = 1.0
+"""How long the last answers may take on their way when the server stops; who has no request then is not waited for."""
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -161,14 +170,16 @@ class TierServer:
                 ("grpc.so_reuseport", 0),  # or a second server could listen at the same port, and share its clients
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.server_handshake_timeout_ms", GREETING_MS),
+                ("grpc.keepalive_time_ms", SILENT_MS),
             ],
             maximum_concurrent_rpcs=2 * (settings.max_queue_rows + settings.max_batch),
         )
         self.address = Address(settings.listen.host, self._bound())
         await self._server.start()
         if settings.metrics is not None:
-            self._metrics = MetricsServer(self.scheduler, settings.metrics, settings.certificates)
-            self.metrics_address = self._metrics.address
+            self._metrics = MetricsServer(self.scheduler)
+            self.metrics_address = await self._metrics.start(settings.metrics, settings.certificates)
         if settings.websocket is not None:
             await self._start_websocket(settings.websocket)
         for address in settings.open_addresses:
@@ -181,14 +192,15 @@ class TierServer:
         until_s = loop.time() + self.settings.grace_s
         self._log.event("draining", requests=self.scheduler.open_requests)
         drained = asyncio.ensure_future(self.scheduler.drain())
-        if self._server is not None:
-            await self._server.stop(self.settings.grace_s)
-        await asyncio.wait([drained], timeout=max(0.0, until_s - loop.time()))
+        stopped = asyncio.ensure_future(self._stopped(self.settings.grace_s))
+        await asyncio.wait([drained], timeout=self.settings.grace_s)
         drained.cancel()
+        await self._stopped(max(0.0, min(LAST_ANSWERS_S, until_s - loop.time())))
+        await stopped
         if self._websocket is not None:
             await self._websocket.close()
         if self._metrics is not None:
-            await loop.run_in_executor(None, self._metrics.close)
+            await self._metrics.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._log.event("stopped", requests=dict(self.scheduler.counts.requests))
 
@@ -202,12 +214,22 @@ class TierServer:
         Raises:
             UsageError: As for `start`.
         """
+        asyncio.get_running_loop().set_exception_handler(self._unexpected)
         try:
             await self.start()
             ready(self)
             await stop.wait()
         finally:
             await self.stop()
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the event loop would write to standard error, such as that there are no more file descriptors."""
+        self._log.failure("event loop", context.get("exception") or RuntimeError(context["message"]))
+
+    async def _stopped(self, grace_s: float) -> None:
+        """Take no more calls. Those that are there end within the shortest grace that was given."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
 
     async def _start_websocket(self, address: Address) -> None:
         from edgeexit_runtime.server.websocket import WebSocketServer  # it needs a package that others do not

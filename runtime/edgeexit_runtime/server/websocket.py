@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from math import isfinite
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from edgeexit.errors import EdgeExitError, MissingPartError, UsageError
 from edgeexit.payload import unpack_all
@@ -46,6 +48,12 @@ __all__ = ["WebSocketServer"]
 AT_ONCE = 8
 """Messages of a connection that are worked on at once; the next is not read before one of them is done."""
 LONGEST_S = 60.0
+CONNECTIONS = 256
+"""At once."""
+LAST_WORDS_S = 1.0
+
+_QUIET = logging.Logger(__name__)  # websockets would tell of whatever strangers send, with tracebacks
+_QUIET.addHandler(logging.NullHandler())
 
 
 class WebSocketServer:
@@ -83,6 +91,7 @@ class WebSocketServer:
         self._labels = scheduler.tail.manifest.labels
         self._exits = [entry.name for entry in scheduler.tail.manifest.exits]
         self._server: Server | None = None
+        self._open = 0
 
     async def start(self, address: Address, certificates: Certificates | None) -> Address:
         """Listen; the address, with the port that was free.
@@ -102,21 +111,25 @@ class WebSocketServer:
                 max_queue=2,
                 compression=None,
                 server_header=None,
+                logger=_QUIET,
             )
         except OSError as error:
             raise UsageError("the address cannot be listened at", got=str(address), remedy="another port") from error
         return Address(address.host, next(iter(self._server.sockets)).getsockname()[1])
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; who does not answer to that is not waited for long."""
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._server.wait_closed(), LAST_WORDS_S)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         if self._tokens is not None and not self._allowed(request):
             return _answer(HTTPStatus.UNAUTHORIZED)
         model, timeout_s = _asked(request.path)
+        if self._open >= CONNECTIONS:
+            return _answer(HTTPStatus.SERVICE_UNAVAILABLE)
         if model not in self._segments:
             return _answer(HTTPStatus.NOT_FOUND)
         return _answer(HTTPStatus.BAD_REQUEST) if timeout_s is None else None
@@ -132,6 +145,7 @@ class WebSocketServer:
         room = asyncio.Semaphore(AT_ONCE)
         tasks: set[asyncio.Task[None]] = set()
         number = 0
+        self._open += 1
         try:
             await room.acquire()
             async for data in connection:
@@ -143,7 +157,10 @@ class WebSocketServer:
                 await room.acquire()
         except ConnectionClosed:
             pass  # nobody is left to tell
+        except Exception as error:
+            self._log.failure("websocket", error)
         finally:
+            self._open -= 1
             for task in tasks:
                 task.cancel()
 
@@ -195,7 +212,7 @@ class WebSocketServer:
                 raise WireError("RESOURCE_EXHAUSTED", f"{rows} samples are more than {self._limits.rows}")
             return unpack_all(packed, takes)
         except EdgeExitError as error:
-            raise WireError("INVALID_ARGUMENT", " ".join(str(error).split())) from error
+            raise WireError("INVALID_ARGUMENT", _told(error)) from error
 
     def _row(self, row: Row) -> dict[str, object]:
         line = {
@@ -213,12 +230,18 @@ class WebSocketServer:
 
 def _asked(path: str) -> tuple[str, float | None]:
     """The model, and how long a message may take in seconds; None where that makes no sense."""
-    parts = urlsplit(path)
+    place, _, query = path.partition("?")
+    model = place.removeprefix("/")
     try:
-        timeout_s = float(parse_qs(parts.query).get("timeout_ms", [str(LONGEST_S * 1e3)])[0]) / 1e3
+        timeout_s = float(parse_qs(query).get("timeout_ms", [str(LONGEST_S * 1e3)])[0]) / 1e3
     except ValueError:
-        return parts.path.removeprefix("/"), None
-    return parts.path.removeprefix("/"), min(timeout_s, LONGEST_S) if timeout_s > 0 else None
+        return model, None
+    return model, min(timeout_s, LONGEST_S) if timeout_s > 0 else None
+
+
+def _told(error: EdgeExitError) -> str:
+    """What a client may know of an error: nothing in a library's words."""
+    return error.problem if error.__cause__ is not None else " ".join(str(error).split())
 
 
 def _finite(number: float) -> float | None:

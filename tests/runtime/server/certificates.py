@@ -33,11 +33,18 @@ class Authority:
         built = self._builder(self._name, self._key, DAY).add_extension(basic, critical=True)
         self._write(self.path, built.sign(self._key, hashes.SHA256()))
 
-    def sign(self, name: str, *, lasts: datetime.timedelta = DAY) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 and its key; `lasts` below zero makes one that is over."""
+    def sign(
+        self,
+        name: str,
+        *,
+        host: str = "127.0.0.1",
+        begins: datetime.timedelta = -2 * DAY,
+        lasts: datetime.timedelta = DAY,
+    ) -> tuple[Path, Path]:
+        """A certificate for a host and its key, from now + `begins` to now + `lasts`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        built = self._builder(_name(name), key, lasts).add_extension(alternative, critical=False)
+        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+        built = self._builder(_name(name), key, lasts, begins).add_extension(alternative, critical=False)
         cert, private = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         self._write(cert, built.sign(self._key, hashes.SHA256()))
         private.write_bytes(
@@ -48,7 +55,11 @@ class Authority:
         return cert, private
 
     def _builder(
-        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, lasts: datetime.timedelta
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        lasts: datetime.timedelta,
+        begins: datetime.timedelta = -2 * DAY,
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.timezone.utc)
         return (
@@ -57,7 +68,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 2 * DAY)
+            .not_valid_before(now + begins)
             .not_valid_after(now + lasts)
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from io import StringIO
 from urllib.request import urlopen
@@ -59,7 +60,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
     with serving(fake_tail(), metrics=ANY) as server:
         assert server.metrics_address is not None
         with pytest.raises(UsageError, match="metrics"):
-            MetricsServer(server.scheduler, server.metrics_address)
+            asyncio.run(MetricsServer(server.scheduler).start(server.metrics_address))
 
 
 def test_a_value_belongs_to_the_first_bound_that_is_not_below_it() -> None:
