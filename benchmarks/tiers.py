@@ -4,7 +4,11 @@ Two questions, each against the same segments run in a process with no server:
 
 latency   one client, one request at a time, batch 1, for every tail of the bundle: milliseconds over the engine's own.
 cpu       sixteen clients, each with one request of one sample in flight: CPU seconds of the server process a
-          sample, over those of the bare engine at the mean batch size that the server reached.
+          sample, over those of the bare engine at the mean batch size that the server reached; the engine once alone
+          and once while another process keeps the other core busy, as the clients do.
+
+Both also of an echo: a grpc.aio server that reads no request and answers with constant bytes. It is what the protocol
+takes by itself.
 
     python benchmarks/tiers.py resnet56=R56 [resnet20=R20]
 
@@ -14,6 +18,7 @@ were encoded beforehand, in this process (latency) or in one of their own (cpu).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -22,7 +27,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,12 +50,14 @@ SECONDS = 10.0
 ROUNDS, WARM_UP = 300, 30
 TICKS = os.sysconf("SC_CLK_TCK")
 MESSAGE_BYTES = 64 << 20
+SERVICE = "inference.GRPCInferenceService"
+ECHO: bytes = service_pb2.ModelInferResponse(raw_output_contents=[bytes(240)]).SerializeToString()
 
 
 class Server(NamedTuple):
     """A server process."""
 
-    process: subprocess.Popen[str]
+    process: Any
     address: str
     metrics: str
 
@@ -62,8 +69,8 @@ def main(bundles: tuple[str, ...], out: Path) -> None:
     """Measure and write one JSON document."""
     document: dict[str, Any] = {"machine": describe_machine(), "bundles": {}}
     for name, _, path in (pair.partition("=") for pair in bundles):
-        with served(path) as server:
-            document["bundles"][name] = {"latency": latency(path, server), "cpu": cpu(path, server)}
+        with served(path) as server, echoing() as echo:
+            document["bundles"][name] = {"latency": latency(path, server, echo), "cpu": cpu(path, server, echo)}
         print(json.dumps(document["bundles"][name], indent=1), file=sys.stderr)
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n")
@@ -111,58 +118,123 @@ def engine(tail: Tail, k: int, arrays: dict[str, NDArray[Any]]) -> list[int]:
     return rows
 
 
-def latency(path: str, server: Server) -> list[dict[str, Any]]:
+@contextmanager
+def echoing() -> Iterator[Server]:
+    """A server that does nothing, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    said = context.Queue()
+    process = context.Process(target=echo_server, args=(said,), daemon=True)
+    process.start()
+    try:
+        yield Server(process, said.get(), "")
+    finally:
+        process.terminate()
+        process.join(30)
+
+
+def echo_server(said: Any) -> None:
+    """Answer every call of `ModelInfer` with the same bytes."""
+
+    async def echo(data: bytes, context: Any) -> bytes:
+        return ECHO
+
+    async def serve() -> None:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE_BYTES)])
+        handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(echo)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        said.put(f"127.0.0.1:{port}")
+        await server.wait_for_termination()
+
+    asyncio.run(serve())
+
+
+def latency(path: str, server: Server, echo: Server) -> list[dict[str, Any]]:
     """One row a tail."""
     bundle = Bundle.open(path)
     tail = Tail.open(bundle, threads=1)
     rows = []
-    with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", MESSAGE_BYTES)]) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    options = [("grpc.max_send_message_length", MESSAGE_BYTES)]
+    with ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(s.address, options=options)) for s in (server, echo)]
+        ask, ask_echo = (service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer for channel in channels)
         for k in range(len(bundle.manifest.segments)):
             samples = samples_at(tail, bundle, k)
             requests = [encoded(bundle, k, sample) for sample in samples]
-            bare, asked = np.zeros(ROUNDS), np.zeros(ROUNDS)
-            for i in range(-WARM_UP, ROUNDS):
+            times = np.zeros((ROUNDS + WARM_UP, 3))
+            for i in range(len(times)):
                 sample, request = samples[i % len(samples)], requests[i % len(samples)]
                 start = time.perf_counter()
                 engine(tail, k, sample)
-                between = time.perf_counter()
-                stub.ModelInfer(request)
-                if i >= 0:
-                    bare[i], asked[i] = between - start, time.perf_counter() - between
+                ran = time.perf_counter()
+                ask(request)
+                asked = time.perf_counter()
+                ask_echo(request)
+                times[i] = ran - start, asked - ran, time.perf_counter() - asked
+            bare, served_s, echoed = times[WARM_UP:].T
             rows.append(
                 {
                     "tail": k,
                     "payload_bytes": sum(a.nbytes for a in samples[0].values()),
                     "engine_ms": 1e3 * float(np.median(bare)),
-                    "server_ms": 1e3 * float(np.median(asked)),
-                    "overhead_ms": 1e3 * float(np.median(asked - bare)),
+                    "server_ms": 1e3 * float(np.median(served_s)),
+                    "overhead_ms": 1e3 * float(np.median(served_s - bare)),
+                    "echo_ms": 1e3 * float(np.median(echoed)),
                 }
             )
     return rows
 
 
-def cpu(path: str, server: Server) -> dict[str, Any]:
+def cpu(path: str, server: Server, echo: Server) -> dict[str, Any]:
     """Sixteen clients for a while."""
-    before, batches_before = cpu_s(server.process.pid), batch_counts(server)
     context = multiprocessing.get_context("spawn")
+    before_s, batches_before = cpu_s(server.process.pid), batch_counts(server)
     with context.Pool(1) as pool:
         answered, wall_s = pool.apply(crowd, (path, server.address))
-    used_s = cpu_s(server.process.pid) - before
+    used_s = cpu_s(server.process.pid) - before_s
     batches = batch_counts(server)
     rows, runs = (batches[key] - batches_before[key] for key in ("sum", "count"))
     batch = max(1, round(rows / max(1.0, runs)))
+    before_s = cpu_s(echo.process.pid)
     with context.Pool(1) as pool:
-        engine_s = pool.apply(engine_cpu_s, (path, batch))
+        echoed, _ = pool.apply(crowd, (path, echo.address))
+    echo_s = (cpu_s(echo.process.pid) - before_s) / echoed
+    with context.Pool(1) as pool:
+        alone_s = pool.apply(engine_cpu_s, (path, batch))
+        with busy(context):
+            beside_s = pool.apply(engine_cpu_s, (path, batch))
     return {
         "clients": CLIENTS,
         "samples": answered,
         "samples_per_s": answered / wall_s,
         "mean_batch": rows / max(1.0, runs),
         "server_cpu_ms": 1e3 * used_s / answered,
-        "engine_cpu_ms": 1e3 * engine_s,
-        "server_over_engine": used_s / answered / engine_s,
+        "engine_cpu_ms": 1e3 * alone_s,
+        "engine_beside_cpu_ms": 1e3 * beside_s,
+        "echo_cpu_ms": 1e3 * echo_s,
+        "server_over_engine": used_s / answered / alone_s,
+        "server_over_engine_beside": used_s / answered / beside_s,
     }
+
+
+@contextmanager
+def busy(context: Any) -> Iterator[None]:
+    """A process that keeps a core busy."""
+    process = context.Process(target=spin, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join(30)
+
+
+def spin() -> None:
+    """Parse and write messages as long as the process lives."""
+    request = service_pb2.ModelInferRequest(model_name="x", raw_input_contents=[bytes(4096)])
+    while True:
+        service_pb2.ModelInferRequest.FromString(request.SerializeToString())
 
 
 def crowd(path: str, address: str) -> tuple[int, float]:

@@ -1,25 +1,23 @@
 """Many samples through a faulty way, the server killed and started again: `python -m faults BUNDLE PATH…`.
 
-Prints one JSON document: what became of the samples, and how often each fault befell a chunk.
+Prints one JSON document: what became of the samples, and how often each fault befell a chunk. The device is a process
+of its own, so that neither the proxy nor the servers' coming and going takes its time.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 
-from edgeexit.bundle import Bundle
 from edgeexit.console import emit_json
-from edgeexit.data import open_files
 from faults.proxy import FaultProxy, Faults
-from faults.trial import Outcome, Served, expected_answers, trial
+from faults.stream import Stream
+from faults.trial import Served
 
 KINDS = ("delay", "drop", "reset", "black_hole", "truncate", "corrupt", "duplicate")
 
@@ -54,43 +52,31 @@ def main(
     seed: int,
 ) -> None:
     """Stream samples through a tier, and hold each answer against one cascade."""
-    x = _samples(bundle, paths, distinct)
-    expected = expected_answers(bundle, x, upto)
-    over, outcome, started_s = threading.Event(), Outcome(), time.monotonic()
+    over, started_s = threading.Event(), time.monotonic()
     lives = [Served(bundle, "--from", upto)]
-
-    def batches() -> Iterator[Any]:
-        for start in range(0, samples, batch):
-            time.sleep(pause_ms / 1e3)
-            yield x[np.arange(start, min(start + batch, samples)) % len(x)]
+    down_s = [0.0]
 
     def come_and_go() -> None:
         while kill_every and not over.wait(kill_every):
             lives[-1].kill()
+            killed_s = time.monotonic()
             lives.append(Served(bundle, "--from", upto))
             proxy.target = lives[-1].address
+            down_s.append(time.monotonic() - killed_s)
 
     with FaultProxy(lives[0].address, Faults(**dict.fromkeys(kinds, rate)), seed=seed) as proxy:
         killer = threading.Thread(target=come_and_go)
         killer.start()
-        url = lives[0].through(proxy.address)
-        settings = {"upto": upto, "deadline_ms": deadline_ms, "finish": finish, "outcome": outcome}
-        trial(bundle, url, batches(), expected, **settings)
+        settings = {"upto": upto, "deadline_ms": deadline_ms, "finish": finish}
+        stream = Stream(bundle, paths, distinct, samples, batch, pause_ms / 1e3, lives[0].through(proxy.address))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            outcome = pool.apply(stream.run, kwds=settings)
         over.set()
         killer.join()
         lives[-1].stop()
         found = {**asdict(outcome), "tiers": dict(outcome.tiers), "reasons": dict(outcome.reasons)}
-        emit_json(
-            {**found, "servers": len(lives), "faults": dict(proxy.counts), "seconds": time.monotonic() - started_s}
-        )
-
-
-def _samples(bundle: Path, paths: tuple[str, ...], count: int) -> Any:
-    manifest = Bundle.open(bundle).manifest
-    dataset = open_files(paths, manifest.inputs, manifest.preprocessing)
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
-    (arrays,) = dataset.batches(len(chosen), chosen)
-    return arrays[manifest.inputs[0].name]
+        seconds = {"seconds": time.monotonic() - started_s, "without_server_s": sum(down_s)}
+        emit_json({**found, "servers": len(lives), "faults": dict(proxy.counts), **seconds})
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from faults.proxy import Address
 __all__ = ["Outcome", "Served", "expected_answers", "trial"]
 
 READY_S = 60
+GRACE_MS = 50.0
 
 
 class Served:
@@ -96,6 +97,7 @@ class Outcome:
         reasons: How many were degraded, by reason.
         twice, lost, wrong: How many were answered more than once, never, or undegraded with another label or exit
             than one cascade gives; degraded with another than its local exit gives counts as wrong too.
+        beyond: How many were answered more than `GRACE_MS` after their deadline.
         late_ms: The longest time by which an answer came after its deadline; below 0: none did.
         latest_ms: The longest time from the start of a sample's batch to its answer.
     """
@@ -106,6 +108,7 @@ class Outcome:
     twice: int = 0
     lost: int = 0
     wrong: int = 0
+    beyond: int = 0
     late_ms: float = 0.0
     latest_ms: float = 0.0
 
@@ -160,6 +163,7 @@ def trial(
             for a in tier.stream(timed()):
                 took_ms = 1e3 * (time.perf_counter() - starts_s[bisect(starts, a.index) - 1])
                 outcome.latest_ms = max(outcome.latest_ms, took_ms)
+                outcome.beyond += took_ms > deadline_ms + GRACE_MS
                 seen[a.index] += 1
                 outcome.wrong += not _right(a, expected, upto)
                 (outcome.reasons if a.degraded else outcome.tiers)[a.reason or a.tier] += 1

@@ -31,8 +31,8 @@ class BreakerSettings:
     """
 
     failures: int = 5
-    first_open_s: float = 0.5
-    longest_open_s: float = 15.0
+    first_open_s: float = 0.1
+    longest_open_s: float = 1.0
 
     def __post_init__(self) -> None:
         if self.failures < 1 or not 0 < self.first_open_s <= self.longest_open_s:

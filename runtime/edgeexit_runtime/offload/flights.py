@@ -57,6 +57,7 @@ class Flights:
             TransportError: As `work` says.
         """
         task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_seen)  # whoever asked may be cancelled in the moment in which it fails
         try:
             await asyncio.wait((task,), timeout=deadline_s - self._clock())
         finally:
@@ -75,10 +76,11 @@ class Flights:
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._abandoned.discard)
         task.cancel()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, so that asyncio does not report it
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Look at how a task failed, so that asyncio does not report it."""
+    if not task.cancelled():
+        task.exception()

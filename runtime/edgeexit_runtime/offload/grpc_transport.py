@@ -34,7 +34,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 300),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.enable_retries", 0),  # retries are the caller's, with a budget
@@ -176,7 +176,8 @@ class GrpcTransport:
 
 
 def _failure(status: str, detail: str) -> TransportError:
-    if status in ("CANCELLED", "INTERNAL", "UNKNOWN") and any(word in detail.lower() for word in _RESETS):
+    reset = status in ("INTERNAL", "UNKNOWN") and any(word in detail.lower() for word in _RESETS)
+    if reset or status == "CANCELLED":  # not by this side: the server has more calls than it can look at
         status = "UNAVAILABLE"
     if status == "RESOURCE_EXHAUSTED" and _TOO_LARGE in detail:
         return TransportError(False, "OUT_OF_RANGE", detail)

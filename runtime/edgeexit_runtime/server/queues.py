@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +11,10 @@ from edgeexit_runtime.server.jobs import Wave
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import WireError
 
-__all__ = ["Queues"]
+__all__ = ["BATCH_SHARE", "Queues"]
+
+BATCH_SHARE = 0.35
+"""Of the time that a sample has left, its batch and what comes behind may take: whoever joins it makes it later."""
 
 
 class Queues:
@@ -20,6 +24,7 @@ class Queues:
         tail: The segments.
         delay_s: How long samples may wait for others to join them while there is other work.
         max_batch: Samples in a batch, at most.
+        rows_within: How many samples in front of a segment are answered in so many seconds; None where nobody knows.
 
     Attributes:
         rows: Samples that wait, in front of all segments.
@@ -27,13 +32,20 @@ class Queues:
         dropped: Samples that were taken out because their request had ended.
     """
 
-    def __init__(self, tail: Tail, delay_s: float, max_batch: int) -> None:
+    def __init__(
+        self,
+        tail: Tail,
+        delay_s: float,
+        max_batch: int,
+        rows_within: Callable[[int, float], int | None] = lambda k, time_s: None,
+    ) -> None:
         self.rows = 0
         self.waiting = [0] * len(tail.manifest.segments)
         self.dropped = 0
         self._tail = tail
         self._delay_s = delay_s
         self._max_batch = max_batch
+        self._rows_within = rows_within
         self._queues: dict[int, deque[Wave]] = {k: deque() for k in range(tail.first, tail.last + 1)}
 
     def add(self, k: int, wave: Wave) -> None:
@@ -66,12 +78,14 @@ class Queues:
         queue = self._queues[k]
         waves: list[Wave] = []
         room = self._max_batch
-        while queue and room:
+        while queue and room > 0:
             wave = queue.popleft()
             self._count(k, -len(wave))
             kept = self._still_wanted(wave, now_s)
             if kept is None:
                 continue
+            if not waves:
+                room = self._room(k, kept, now_s)
             if len(kept) > room:
                 rest = kept.keep(np.arange(room, len(kept)))
                 kept = kept.keep(np.arange(room))
@@ -80,6 +94,12 @@ class Queues:
             waves.append(kept)
             room -= len(kept)
         return waves
+
+    def _room(self, k: int, oldest: Wave, now_s: float) -> int:
+        """How large a batch may be, so that the oldest in it are answered in time."""
+        left_s = min(job.deadline_s for job in oldest.jobs) - now_s
+        within = self._rows_within(k, BATCH_SHARE * left_s)
+        return self._max_batch if within is None else min(max(within, 1), self._max_batch)
 
     def _still_wanted(self, wave: Wave, now_s: float) -> Wave | None:
         lost = False

@@ -23,15 +23,12 @@ from edgeexit_runtime.server.counts import Counts
 from edgeexit_runtime.server.forecast import Forecast
 from edgeexit_runtime.server.handing import HandingOn
 from edgeexit_runtime.server.jobs import Job, OnRow, Row, Wave
-from edgeexit_runtime.server.queues import Queues
+from edgeexit_runtime.server.queues import BATCH_SHARE, Queues
 from edgeexit_runtime.server.touring import Step, tour
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import Reply, WireError
 
 __all__ = ["Scheduler"]
-
-WAY_BACK = 0.1
-"""The share of the time left that is kept for the way of the answer to the client."""
 
 
 class Scheduler:
@@ -80,10 +77,10 @@ class Scheduler:
         self._clock = clock
         self._on_failure = on_failure
         self._checkers = {k: BatchChecker(tail.takes(k)) for k in range(tail.first, tail.last + 1)}
-        self._queues = Queues(tail, delay_ms / 1e3, max_batch)
         segments = len(tail.manifest.segments)
-        self._running = [0] * segments  # samples in the worker, by segment
         self._forecast = Forecast(segments)
+        self._queues = Queues(tail, delay_ms / 1e3, max_batch, self._forecast.rows_within)
+        self._max_batch = max_batch
         self._busy = False
         self._jobs: set[Job] = set()
         self._idle = asyncio.Event()
@@ -129,7 +126,8 @@ class Scheduler:
         try:
             return await job.future
         finally:
-            self._forecast.ended(job.promised_s, self._clock() - job.start_s)
+            now_s = self._clock()
+            self._forecast.ended(now_s, job.promised_s, now_s - job.start_s)
             self._jobs.discard(job)
             if not self._jobs:
                 self._idle.set()
@@ -140,13 +138,7 @@ class Scheduler:
         Raises:
             WireError: RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or UNAVAILABLE.
         """
-        now_s = self._clock()
-        if self.stopping:
-            raise WireError("UNAVAILABLE", "the server is going down")
-        if deadline_s <= now_s:
-            raise WireError("DEADLINE_EXCEEDED", "the deadline was over when the request came")
-        if self._busy:
-            self._promise(self._ahead_s(self.tail.first, 0), deadline_s - now_s)
+        self._expected_s(self.tail.first, 0, deadline_s, self._clock())
 
     async def drain(self) -> None:
         """Refuse new requests, and wait until those that are there have ended."""
@@ -154,7 +146,6 @@ class Scheduler:
         await self._idle.wait()
 
     def _accepted(self, k: int, arrays: Arrays, deadline_s: float, on_row: OnRow | None) -> Job:
-        self.refuse_the_hopeless(deadline_s)
         now_s = self._clock()
         try:
             _, n = self._checkers[k].check(arrays)
@@ -164,31 +155,47 @@ class Scheduler:
             raise WireError("INVALID_ARGUMENT", "the request has no samples")
         if self._queues.waiting[k] + n > self._max_queue_rows:
             raise WireError("RESOURCE_EXHAUSTED", "the queue is full")
-        promised_s = self._promise(self._ahead_s(k, n), deadline_s - now_s) if self._busy else 0.0
+        expected_s = self._expected_s(k, n, deadline_s, now_s)
+        promised_s = expected_s and expected_s + self._joining_s(k, deadline_s - now_s - expected_s)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         inputs = arrays if k == 0 and self._handing is not None else None
         job = Job(n, deadline_s, now_s, future, inputs, on_row, promised_s)
         self._queues.add(k, Wave.of(job, arrays, now_s))
         return job
 
-    def _promise(self, ahead_s: float, left_s: float) -> float:
-        if ahead_s > (1 - WAY_BACK) * left_s:
-            raise WireError("RESOURCE_EXHAUSTED", "the queue is too long for the deadline")
-        return ahead_s
+    def _expected_s(self, k: int, n: int, deadline_s: float, now_s: float) -> float:
+        """How long it takes until n more samples in front of segment k are answered, and all that are there.
 
-    def _ahead_s(self, k: int, n: int) -> float:
-        """How long it takes until n more samples in front of segment k are answered, and all that are there."""
-        rows = [waiting + running for waiting, running in zip(self._queues.waiting, self._running, strict=True)]
+        Raises:
+            WireError: That is too long, or the server goes down.
+        """
+        if self.stopping:
+            raise WireError("UNAVAILABLE", "the server is going down")
+        if deadline_s <= now_s:
+            raise WireError("DEADLINE_EXCEEDED", "the deadline was over when the request came")
+        if not self._busy:
+            return 0.0
+        rows = self._queues.waiting.copy()
         rows[k] += n
-        return self._forecast.work_s(rows)
+        expected_s = self._forecast.running_s(now_s) + self._forecast.work_s(rows)
+        if not self._forecast.fits(expected_s, deadline_s - now_s, queued=self._queues.rows > 0):
+            raise WireError("RESOURCE_EXHAUSTED", "the queue is too long for the deadline")
+        return expected_s
+
+    def _joining_s(self, k: int, left_s: float) -> float:
+        """What those take at most who come later and share the batch."""
+        rows = [0] * len(self._queues.waiting)
+        rows[k] = self._max_batch
+        return min(BATCH_SHARE * left_s, self._forecast.work_s(rows))
 
     def _dispatch(self) -> None:
         """Give the worker the next batch, if there is one."""
-        found = self._queues.next(self._clock())
+        now_s = self._clock()
+        found = self._queues.next(now_s)
         self._busy = found is not None
         if found is not None:
             k, waves = found
-            self._running[k] = sum(map(len, waves))
+            self._forecast.given(k, sum(map(len, waves)), now_s)
             self._executor.submit(self._work, asyncio.get_running_loop(), k, waves)
 
     def _work(self, loop: asyncio.AbstractEventLoop, k: int, waves: Sequence[Wave]) -> None:
@@ -201,13 +208,13 @@ class Scheduler:
                 steps.append(step)
                 if step.someone_left or not step.goes_on:
                     told, steps = steps, []
-                    loop.call_soon_threadsafe(self._stepped, k, told)
+                    loop.call_soon_threadsafe(self._stepped, told)
                 if step.staying is not None:
                     jobs = step.staying.jobs
         except Exception as error:
-            loop.call_soon_threadsafe(self._failed, k, error, jobs)
+            loop.call_soon_threadsafe(self._failed, error, jobs)
 
-    def _stepped(self, first: int, steps: Sequence[Step]) -> None:
+    def _stepped(self, steps: Sequence[Step]) -> None:
         """Back in the loop: answer who leaves, and let the others wait for the next segment."""
         for step in steps:
             rows = len(step.wave)
@@ -215,7 +222,7 @@ class Scheduler:
             self.counts.batches[step.k].add(rows)
         last = steps[-1]
         if not last.goes_on:
-            self._running[first] = 0
+            self._forecast.returned(self._clock())
             if last.staying is not None and last.k < self.tail.last:
                 self._queues.add(last.k + 1, last.staying)
             self._dispatch()  # first of all: the engine should not wait for answers to be written
@@ -234,6 +241,8 @@ class Scheduler:
                 answer = Row(row, label, probability, step.k, score, True, self.tier, self._unresolved)
                 unsure.setdefault(job, []).append(answer)
         if unsure and self._handing is not None and step.staying is not None:
+            for job in unsure:
+                job.promised_s = 0.0  # what the next tier takes was not foreseen
             self._handing.hand_on(step.staying, unsure)
         else:
             for job, answers in unsure.items():
@@ -250,10 +259,9 @@ class Scheduler:
             self.counts.latency_s.add(now_s - job.start_s)
             job.finish(now_s)
 
-    def _failed(self, first: int, error: Exception, jobs: Sequence[Job]) -> None:
+    def _failed(self, error: Exception, jobs: Sequence[Job]) -> None:
         """Back in the loop: a segment failed."""
         self._on_failure(error)
-        self._running[first] = 0
         for job in jobs:
             job.fail(WireError("INTERNAL", "the model failed on this request"))
         self._dispatch()

@@ -40,6 +40,9 @@ PING_INTERVAL_MS = 5_000
 GREETING_MS = 10_000
 """How long a new connection may take until it is one of gRPC's."""
 
+PENDING = 128
+"""Calls that may wait inside gRPC, where nobody sees them or their deadlines; beyond, it ends some, and then all."""
+
 SILENT_MS = 60_000
 """After so long without a word from a client the server asks whether it is still there."""
 
@@ -172,6 +175,8 @@ class TierServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.server_handshake_timeout_ms", GREETING_MS),
                 ("grpc.keepalive_time_ms", SILENT_MS),
+                ("grpc.server.max_pending_requests", PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING),
             ],
             maximum_concurrent_rpcs=2 * (settings.max_queue_rows + settings.max_batch),
         )

@@ -12,13 +12,11 @@ import pytest
 pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
 
 import grpc
-import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeexit.errors import UsageError
 from edgeexit_runtime.server.addresses import Address
 from edgeexit_runtime.server.counts import Buckets
-from edgeexit_runtime.server.forecast import Forecast
 from edgeexit_runtime.server.logs import QUIET_S, Log
 from edgeexit_runtime.server.metrics import MetricsServer
 from edgeexit_runtime.server.serving import TierServer
@@ -69,30 +67,6 @@ def test_a_value_belongs_to_the_first_bound_that_is_not_below_it() -> None:
         buckets.add(value)
     assert buckets.counts == [2, 1, 2, 1]
     assert buckets.total == 15.5
-
-
-def test_the_forecast_follows_what_samples_cost_and_how_many_go_on() -> None:
-    forecast = Forecast(2)
-    assert forecast.work_s([5, 5]) == 0
-    for _ in range(200):
-        forecast.ran(0, 10, 5, 0.1)
-        forecast.ran(1, 5, 0, 0.2)
-    assert forecast.work_s([10, 0]) == pytest.approx(0.1 + 5 * 0.04)
-    assert forecast.work_s([0, 5]) == pytest.approx(0.2)
-
-
-def test_the_forecast_grows_until_its_promises_are_kept() -> None:
-    forecast, random = Forecast(1), np.random.default_rng(0)
-    forecast.ran(0, 1, 0, 1.0)
-    kept = []
-    for _ in range(4000):
-        promised_s, took_s = forecast.work_s([1]), float(random.uniform(0.5, 3.0))
-        kept.append(took_s <= promised_s)
-        forecast.ended(promised_s, took_s)
-    assert 0.97 < np.mean(kept[1000:]) < 1.0
-    for _ in range(2000):
-        forecast.ended(1.0, 0.1)
-    assert forecast.caution == 1.0
 
 
 def test_an_event_is_a_line_of_json_with_its_time() -> None:
