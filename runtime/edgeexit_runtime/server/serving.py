@@ -17,7 +17,7 @@ from edgeexit_runtime.server.scheduler import Scheduler
 from edgeexit_runtime.server.security import Certificates, TokenInterceptor, Tokens
 from edgeexit_runtime.server.service import TierService
 from edgeexit_runtime.tail import Tail
-from edgeexit_runtime.wire.limits import DEFAULT, Limits
+from edgeexit_runtime.wire.limits import DEFAULT, Limits, check_tier_name
 
 if TYPE_CHECKING:
     from edgeexit_runtime.server.websocket import WebSocketServer
@@ -84,8 +84,7 @@ class ServerSettings:
     open_addresses: tuple[Address, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.tier or "," in self.tier or len(self.tier) > 64:
-            raise UsageError("that is no name for a tier", got=self.tier, expected="1 to 64 characters, no comma")
+        check_tier_name(self.tier)
         if self.max_batch < 1 or self.max_queue_rows < 1 or not self.delay_ms >= 0:
             raise UsageError("a batch and a queue hold at least one sample, and a delay is 0 ms or more")
         tls = self.certificates is not None

@@ -134,9 +134,12 @@ def test_a_status_becomes_an_error_of_ours(status: str, transient: bool, reason:
     assert error.message == "because"
 
 
-def test_a_connection_that_was_reset_is_a_transient_failure_whatever_its_status() -> None:
+@pytest.mark.parametrize(
+    ("status", "message"), [("INTERNAL", "Received RST_STREAM with error code 2"), ("CANCELLED", "CANCELLED")]
+)
+def test_a_call_that_was_cut_off_is_a_transient_failure_whatever_its_status(status: str, message: str) -> None:
     async def abort(request: Any, context: Any) -> Any:
-        await context.abort(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+        await context.abort(grpc.StatusCode[status], message)
 
     error = within(NET_S, asked(Servicer(abort)))
     assert isinstance(error, TransportError)

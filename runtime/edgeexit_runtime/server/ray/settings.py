@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from edgeexit.errors import UsageError
+from edgeexit_runtime.wire.limits import check_tier_name
 
 __all__ = ["RayTier"]
 
@@ -59,8 +60,7 @@ class RayTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     upstream_token_file: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or "," in self.name or len(self.name) > 64:
-            raise UsageError("that is no name for a tier", got=self.name, expected="1 to 64 characters, no comma")
+        check_tier_name(self.name)
         if self.replicas < 1 or (self.max_replicas is not None and self.max_replicas < self.replicas):
             raise UsageError(
                 "that is no number of replicas",
