@@ -50,8 +50,8 @@ clean: ## remove what was built and all caches; .venv stays
 build/quickstart/digits.eexit: | $(STAMP)
 	$(MAKE) demo
 
-# Installed again only when a pyproject.toml or a pin changes. The runtime comes before the exporters, which want it
-# without its extras: pip does not find it the other way round.
+# Installed again only when a pyproject.toml or a pin changes. The runtime comes before the exporters, which want it too:
+# pip does not find it the other way round.
 $(STAMP): pyproject.toml exporters/pyproject.toml runtime/pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $$($(PYTHON) --version 2>&1) is too old; install Python 3.10 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
