@@ -48,6 +48,11 @@ _OPTIONS = (
         type=click.Choice(["degrade", "finish"]),
         help="No answer comes: the best local one, or the later segments here, if in time.  [default: degrade]",
     ),
+    click.option(
+        "--hand-on",
+        type=click.Choice(["always", "quicker"]),
+        help="Hand on whatever is unresolved, or finish here where that is quicker.  [default: always]",
+    ),
     click.option("--in-flight", type=click.IntRange(1), help=f"Batches on their way at once.  [default: {IN_FLIGHT}]"),
     click.option("--spool", type=click.Path(), metavar="DIR", help="Keep degraded samples, for later labels."),
     click.option("--ca", type=click.Path(), metavar="PEM", help="Whom to trust.  [default: as the system does]"),
@@ -71,6 +76,7 @@ class Offload:
     precision: str | None = None
     compress: str | None = None
     on_failure: str | None = None
+    hand_on: str | None = None
     in_flight: int | None = None
     spool: str | None = None
     ca: str | None = None
@@ -131,7 +137,8 @@ class Offload:
         with ExitStack() as stack:
             spool = None if self.spool is None else stack.enter_context(Spool(self.spool))
             local = Tail.open(bundle, upto=upto, **opening)
-            later = Tail.open(bundle, first=upto, **opening) if self.on_failure == "finish" else None
+            quicker = self.hand_on == "quicker"
+            later = Tail.open(bundle, first=upto, **opening) if self.on_failure == "finish" or quicker else None
             background = stack.enter_context(Background())
             stack.callback(lambda: background.submit(upstream.close()).exception(CLOSING_S))
             tier = stack.enter_context(
@@ -140,6 +147,7 @@ class Offload:
                     upstream,
                     deadline_ms=deadline_ms,
                     finish_locally=later,
+                    quicker=quicker,
                     spool=spool,
                     in_flight=in_flight,
                     background=background,

@@ -57,6 +57,14 @@ Examples:
 @click.option(
     "--upstream", metavar="URL", help="The next tier, for what is unresolved here: grpc://HOST:PORT or grpcs://…."
 )
+@click.option(
+    "--upstream-payload-precision",
+    "upstream_precision",
+    type=click.Choice(["auto", "fp32", "fp16", "uint8"]),
+    default="auto",
+    show_default=True,
+    help="How what goes to the next tier is rounded.",
+)
 @click.option("--upstream-ca", type=click.Path(), help="What the next tier's certificate is signed with.")
 @click.option("--upstream-cert", type=click.Path(), help="The certificate to show to the next tier.")
 @click.option("--upstream-key", type=click.Path(), help="Its private key.")
@@ -97,6 +105,7 @@ def serve(
     backend: str,
     as_json: bool,
     upstream: str | None,
+    upstream_precision: str,
     upstream_ca: str | None,
     upstream_cert: str | None,
     upstream_key: str | None,
@@ -117,7 +126,8 @@ def serve(
         raise UsageError("nothing is left for the next tier", got=f"--upstream {upstream}", remedy="--upto M")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     files = (upstream_ca, upstream_cert, upstream_key, upstream_token_file)
-    asyncio.run(_serve(tail, settings, None if upstream is None else _NextTier(upstream, *files), as_json))
+    next_tier = None if upstream is None else _NextTier(upstream, upstream_precision, *files)
+    asyncio.run(_serve(tail, settings, next_tier, as_json))
 
 
 def _keep_to_the_log() -> None:
@@ -194,12 +204,14 @@ class _NextTier(NamedTuple):
     """Where the next tier is, and what it takes to be let in."""
 
     url: str
+    precision: str
     ca: str | None
     cert: str | None
     key: str | None
     token_file: str | None
 
     def open(self, tail: Tail, in_flight: int) -> Upstream:
+        from edgeexit_runtime.offload.choice import Wishes
         from edgeexit_runtime.offload.opening import open_upstream
         from edgeexit_runtime.offload.upstream import UpstreamSettings
 
@@ -207,7 +219,7 @@ class _NextTier(NamedTuple):
             self.url,
             tail.manifest,
             tail.policy,
-            UpstreamSettings(max_in_flight=in_flight),
+            UpstreamSettings(wishes=Wishes(precision=self.precision), max_in_flight=in_flight),
             ca=self.ca,
             certificate=self.cert,
             key=self.key,

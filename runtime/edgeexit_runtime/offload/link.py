@@ -16,7 +16,7 @@ class Link:
     """Exponentially weighted means of what messages took on the network.
 
     Seconds of a message = round trip + bytes / bandwidth, bytes as on the wire. Light messages give the round
-    trip, which is never longer than any message took; the mean of heavy ones, less the round trip, gives the
+    trip, which is shorter than any message took; the mean of heavy ones, less the round trip, gives the
     bandwidth. A message quicker than expected weighs more than a slower one, since whatever else keeps a machine
     busy only ever adds to the time.
 
@@ -63,8 +63,8 @@ class Link:
                 network_s if known_s is None else min(network_s, _mean(known_s, network_s, self._slower))
             )
             return
-        if known_s is not None:
-            self._round_trip_s = min(known_s, network_s)
+        if known_s is not None and network_s < known_s:
+            self._round_trip_s = network_s / 2  # it carried something as well, nobody knows for how long
         expected_s = self.seconds(size_bytes)
         if self._heavy_s is None or expected_s is None:
             self._heavy_s, self._heavy_bytes = network_s, float(size_bytes)

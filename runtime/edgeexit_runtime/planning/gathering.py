@@ -33,7 +33,7 @@ def gather(
         profiles: From the device on, all of this bundle.
         links: One for all, or one from each tier to the next.
         precision: What boundary tensors are sent in. When None, any that changed at most `MAX_CHANGED` of the samples
-            at export; where that was not measured, fp32 or fp16.
+            at export; where that was not measured, fp32.
         radio_watts: What the device draws while it sends.
 
     Raises:
@@ -75,7 +75,7 @@ def _payloads(manifest: Manifest, k: int, state: Sequence[TensorSpec], wanted: s
     changed = _changed(manifest, k)
     sizes: set[int] = set()
     for precision in PRECISIONS if k else ():
-        allowed = changed.get(precision, 0.0 if precision == "fp16" else 1.0) <= MAX_CHANGED
+        allowed = changed.get(precision, 1.0) <= MAX_CHANGED
         if not (allowed if wanted is None else precision == wanted):
             continue
         size_bytes = state_bytes + sum(packed_bytes(spec, precision) for spec in boundary(manifest, k))

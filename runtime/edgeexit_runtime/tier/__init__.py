@@ -6,6 +6,7 @@ relay       answers on their way to whoever takes them
 ledger      every sample, and when its answer is due
 passage     samples through the segments here
 finishing   the later segments, here after all
+pace        which is quicker: to hand on, or to finish here
 replies     what a sample's answer says
 spooling    samples that were not delivered, kept for later
 """

@@ -183,12 +183,21 @@ class Computing:
         if self._ask is None:
             self._events.put(partial(listener.failed, key, self._settings.reason))
             return
+        if self._finisher is not None and self._finisher.preferred(pending):
+            self._events.put(partial(listener.failed, key, "deadline"))  # the reason where it takes too long after all
+            return
+        asked_s = self._clock()
         try:
             future = self._ask(self._tail.last + 1, pending.arrays, pending.inputs, self._answer_due_s(pending))
         except Exception:  # the device always answers
             self._events.put(partial(listener.failed, key, FAILED))
             return
-        future.add_done_callback(lambda done: self._events.put(partial(listener.replied, key, done)))
+        future.add_done_callback(lambda done: self._replied(key, asked_s, done))
+
+    def _replied(self, key: int, asked_s: float, future: Future[Reply]) -> None:
+        if self._finisher is not None:
+            self._finisher.asking_took(self._clock() - asked_s)
+        self._events.put(partial(self._listener.replied, key, future))
 
     def _answer_due_s(self, pending: Pending) -> float:
         """When an answer from upstream is needed, so that samples can be finished here without one.

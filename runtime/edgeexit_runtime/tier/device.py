@@ -26,6 +26,7 @@ from edgeexit_runtime.offload.transport import OffloadError
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.tier.computing import Ask, Settings
 from edgeexit_runtime.tier.finishing import Finisher
+from edgeexit_runtime.tier.pace import Pace
 from edgeexit_runtime.tier.relay import Relay, Unheard
 from edgeexit_runtime.tier.replies import TierAnswer
 from edgeexit_runtime.wire.messages import Reply
@@ -62,6 +63,7 @@ class Tier:
         deadline_ms: How long after the start of its batch each sample is answered, at the latest.
         finish_locally: The segments behind those of `tail`, run here for what upstream did not answer, as long as
             there is time for it.
+        quicker: Whether `finish_locally` also runs what could be handed on, where it takes less time than that.
         name: What this tier is called in answers.
         in_flight: How many batches may wait for an answer at once. When there are as many, no further one is
             computed.
@@ -80,6 +82,7 @@ class Tier:
         *,
         deadline_ms: float,
         finish_locally: Tail | None = None,
+        quicker: bool = False,
         name: str = LOCAL_TIER,
         in_flight: int = IN_FLIGHT,
         spool: Spool | None = None,
@@ -89,7 +92,9 @@ class Tier:
         _check(tail, finish_locally, deadline_ms, in_flight)
         self.tail = tail
         self._upstream = upstream
-        self._finisher = None if finish_locally is None else Finisher(finish_locally, clock=clock)
+        self._finisher = (
+            None if finish_locally is None else Finisher(finish_locally, pace=Pace() if quicker else None, clock=clock)
+        )
         self._owned = _background() if background is None and upstream is not None else None
         self._background = background if self._owned is None else self._owned
         self._clock = clock

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from edgeexit_runtime.answers import Resolved
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.tier.ledger import Pending
+from edgeexit_runtime.tier.pace import Pace
 from edgeexit_runtime.tier.passage import Unresolved, passage
 
 __all__ = ["Finisher"]
@@ -22,11 +23,13 @@ class Finisher:
 
     Args:
         tail: The segments behind those that the samples have passed.
+        pace: Decides what is finished here that could be handed on; None: nothing is.
         clock: Seconds.
     """
 
-    def __init__(self, tail: Tail, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tail: Tail, *, pace: Pace | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._tail = tail
+        self._pace = pace
         self._clock = clock
         self._row_s: float | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeexit-finish")
@@ -38,6 +41,17 @@ class Finisher:
     def in_time(self, pending: Pending) -> bool:
         """Whether these samples can still be finished before they have to be answered."""
         return self._clock() + self.reserve_s(len(pending)) < pending.due_s
+
+    def preferred(self, pending: Pending) -> bool:
+        """Whether these samples should not even be handed on, since they are answered sooner here."""
+        if self._pace is None or self._row_s is None or not self.in_time(pending):
+            return False
+        return self._pace.is_quicker_here(len(pending) * self._row_s)
+
+    def asking_took(self, elapsed_s: float) -> None:
+        """Samples were handed on, and that came to an end."""
+        if self._pace is not None:
+            self._pace.asking_took(elapsed_s)
 
     def finish(self, pending: Pending) -> Future[list[Resolved | Unresolved] | None]:
         """Run the samples through all segments.

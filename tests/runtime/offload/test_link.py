@@ -46,13 +46,22 @@ def test_a_link_without_light_messages_counts_everything_as_carrying() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 0.0005])
-def test_no_round_trip_is_longer_than_a_message_took_and_the_estimates_stay_finite(seconds: float) -> None:
+def test_a_round_trip_is_shorter_than_a_message_took_and_the_estimates_stay_finite(seconds: float) -> None:
     link = Link()
     link.observe(200, 0.001)
     link.observe(2000, seconds)
     assert link.bytes_per_s is not None
     assert 0 < link.bytes_per_s <= 1e11
-    assert link.rtt_s == max(seconds, 0.0)
+    assert link.rtt_s == max(seconds, 0.0) / 2
+
+
+def test_a_heavy_message_quicker_than_the_round_trip_makes_no_bandwidth_without_end() -> None:
+    link = Link()
+    link.observe(200, 0.015)
+    link.observe(150_000, 0.013)
+    seconds = link.seconds(1_500_000)
+    assert seconds is not None
+    assert seconds > 0.05
 
 
 def test_a_first_round_trip_that_took_too_long_is_corrected_by_heavy_messages() -> None:

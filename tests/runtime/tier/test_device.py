@@ -139,6 +139,25 @@ def test_where_it_may_the_device_finishes_what_upstream_did_not_answer(upstream:
     assert {(a.degraded, a.tier) for a in found} == {(False, "local")}
 
 
+@pytest.mark.parametrize(("quicker", "questions"), [(False, 4), (True, 1)])
+def test_what_takes_less_time_here_than_upstream_need_not_be_handed_on(quicker: bool, questions: int) -> None:
+    """A question takes a second, and finishing takes none; that is known after the first."""
+    now_s = [0.0]
+    later = fake_tail(UPTO)
+
+    def slow(k: int, arrays: Arrays) -> Reply:
+        now_s[0] += 1.0
+        return answered(later, arrays)
+
+    upstream = Upstream(slow)
+    with tier(upstream, finish_locally=fake_tail(UPTO), quicker=quicker, clock=lambda: now_s[0]) as a_tier:
+        a_tier.warm_up()
+        found = [answer for i in HANDED_ON[:4] for answer in a_tier.run(X[i : i + 1])]
+    assert len(upstream.asked) == questions
+    assert [a.tier for a in found] == ["server"] * questions + ["local"] * (4 - questions)
+    assert not any(a.degraded for a in found)
+
+
 def test_warming_up_makes_upstream_ready_for_what_the_device_hands_on() -> None:
     upstream = honest()
     with tier(upstream) as device:
