@@ -22,6 +22,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ from edgeexit_runtime.wire.messages import Question
 from edgeexit_runtime.wire.oip import encode_question
 
 CLIENTS = 16
-SECONDS = 10.0
+SECONDS, TURNS = 3.0, 8
 ROUNDS, WARM_UP = 300, 30
 TICKS = os.sysconf("SC_CLK_TCK")
 MESSAGE_BYTES = 64 << 20
@@ -187,34 +188,39 @@ def latency(path: str, server: Server, echo: Server) -> list[dict[str, Any]]:
 
 
 def cpu(path: str, server: Server, echo: Server) -> dict[str, Any]:
-    """Sixteen clients for a while."""
+    """Sixteen clients for a while, in turns with the engine and the echo."""
     context = multiprocessing.get_context("spawn")
-    before_s, batches_before = cpu_s(server.process.pid), batch_counts(server)
-    with context.Pool(1) as pool:
-        answered, wall_s = pool.apply(crowd, (path, server.address))
-    used_s = cpu_s(server.process.pid) - before_s
-    batches = batch_counts(server)
-    rows, runs = (batches[key] - batches_before[key] for key in ("sum", "count"))
-    batch = max(1, round(rows / max(1.0, runs)))
-    before_s = cpu_s(echo.process.pid)
-    with context.Pool(1) as pool:
-        echoed, _ = pool.apply(crowd, (path, echo.address))
-    echo_s = (cpu_s(echo.process.pid) - before_s) / echoed
-    with context.Pool(1) as pool:
-        alone_s = pool.apply(engine_cpu_s, (path, batch))
-        with busy(context):
-            beside_s = pool.apply(engine_cpu_s, (path, batch))
+    rounds: list[dict[str, float]] = []
+    answered, wall_s, rows, runs = 0, 0.0, 0.0, 0.0
+    with context.Pool(1) as clients, context.Pool(1) as bare:
+        clients.apply(crowd, (path, server.address, 1.0))
+        for _ in range(TURNS):
+            before_s, batches_before = cpu_s(server.process.pid), batch_counts(server)
+            count, took_s = clients.apply(crowd, (path, server.address, SECONDS))
+            server_ms = 1e3 * (cpu_s(server.process.pid) - before_s) / count
+            batches = batch_counts(server)
+            rows, runs = (
+                rows + batches["sum"] - batches_before["sum"],
+                runs + batches["count"] - batches_before["count"],
+            )
+            answered, wall_s = answered + count, wall_s + took_s
+            before_s = cpu_s(echo.process.pid)
+            echoed, _ = clients.apply(crowd, (path, echo.address, SECONDS / 2))
+            echo_ms = 1e3 * (cpu_s(echo.process.pid) - before_s) / echoed
+            batch = max(1, round(rows / max(1.0, runs)))
+            alone_ms = 1e3 * bare.apply(engine_cpu_s, (path, batch, SECONDS / 2))
+            with busy(context):
+                beside_ms = 1e3 * bare.apply(engine_cpu_s, (path, batch, SECONDS / 2))
+            rounds.append({"server": server_ms, "echo": echo_ms, "engine": alone_ms, "engine_beside": beside_ms})
+    medians = {f"{name}_cpu_ms": statistics.median(one[name] for one in rounds) for name in rounds[0]}
     return {
         "clients": CLIENTS,
         "samples": answered,
         "samples_per_s": answered / wall_s,
         "mean_batch": rows / max(1.0, runs),
-        "server_cpu_ms": 1e3 * used_s / answered,
-        "engine_cpu_ms": 1e3 * alone_s,
-        "engine_beside_cpu_ms": 1e3 * beside_s,
-        "echo_cpu_ms": 1e3 * echo_s,
-        "server_over_engine": used_s / answered / alone_s,
-        "server_over_engine_beside": used_s / answered / beside_s,
+        **medians,
+        "server_over_engine": statistics.median(one["server"] / one["engine"] for one in rounds),
+        "server_over_engine_beside": statistics.median(one["server"] / one["engine_beside"] for one in rounds),
     }
 
 
@@ -237,7 +243,7 @@ def spin() -> None:
         service_pb2.ModelInferRequest.FromString(request.SerializeToString())
 
 
-def crowd(path: str, address: str) -> tuple[int, float]:
+def crowd(path: str, address: str, seconds: float) -> tuple[int, float]:
     """Clients that each wait for an answer before they ask again; samples answered, and seconds."""
     bundle = Bundle.open(path)
     requests = [encoded(bundle, 0, sample) for sample in samples_at(Tail.open(bundle, threads=1), bundle, 0)]
@@ -251,12 +257,12 @@ def crowd(path: str, address: str) -> tuple[int, float]:
             done.result()
             waiting.discard(done)
             answered += 1
-            if time.perf_counter() - start < SECONDS:
+            if time.perf_counter() - start < seconds:
                 waiting.add(stub.ModelInfer.future(requests[answered % len(requests)]))
     return answered, time.perf_counter() - start
 
 
-def engine_cpu_s(path: str, batch: int) -> float:
+def engine_cpu_s(path: str, batch: int, seconds: float) -> float:
     """CPU seconds a sample of the bare engine."""
     bundle = Bundle.open(path)
     tail = Tail.open(bundle, threads=1)
@@ -268,7 +274,7 @@ def engine_cpu_s(path: str, batch: int) -> float:
     for arrays in batches:
         engine(tail, 0, arrays)
     start, count = time.process_time(), 0
-    until = time.perf_counter() + SECONDS / 2
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         for arrays in batches:
             engine(tail, 0, arrays)

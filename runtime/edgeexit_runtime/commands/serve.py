@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -187,6 +188,7 @@ async def _serve(tail: Tail, settings: ServerSettings, upstream: _NextTier | Non
     server = TierServer(tail, settings, onward=onward)
     try:
         await server.warm_up()
+        gc.freeze()  # what is there now stays: no collection has to look at it again
         await server.run(stop, _announce if as_json else lambda server: None)
     finally:
         if onward is not None:
