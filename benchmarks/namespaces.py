@@ -95,7 +95,7 @@ def in_namespaces(
     with (
         chain(rates) as (device, gateway, server),
         serving(server, path, "--from", cuts[1]) as further,
-        serving(gateway, path, *between, "--upstream", further) as url,
+        serving(gateway, path, *between, "--upstream", further, "--upstream-payload-precision", precision) as url,
     ):
         start_s = time.perf_counter()
         lines = run(device.command(), path, files, *words, "--offload", url)
