@@ -31,7 +31,7 @@ Examples:
   edgeexit run model.eexit picture.jpg
   edgeexit run model.eexit pictures/ --batch 8 --threads 4
   edgeexit run model.eexit pictures/ --batch 64 --backend cuda
-  edgeexit run model.eexit pictures/ --upto 2 --offload grpc://server:8500
+  edgeexit run model.eexit pictures/ --upto 2 --offload grpcs://server:8001
 """
 
 

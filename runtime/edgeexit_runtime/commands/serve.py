@@ -62,9 +62,7 @@ Examples:
     "--upstream-payload-precision",
     "upstream_precision",
     type=click.Choice(["auto", "fp32", "fp16", "uint8"]),
-    default="auto",
-    show_default=True,
-    help="How what goes to the next tier is rounded.",
+    help="How what goes to the next tier is rounded.  [default: auto]",
 )
 @click.option("--upstream-ca", type=click.Path(), help="What the next tier's certificate is signed with.")
 @click.option("--upstream-cert", type=click.Path(), help="The certificate to show to the next tier.")
@@ -106,7 +104,7 @@ def serve(
     backend: str,
     as_json: bool,
     upstream: str | None,
-    upstream_precision: str,
+    upstream_precision: str | None,
     upstream_ca: str | None,
     upstream_cert: str | None,
     upstream_key: str | None,
@@ -127,7 +125,9 @@ def serve(
         raise UsageError("nothing is left for the next tier", got=f"--upstream {upstream}", remedy="--upto M")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     files = (upstream_ca, upstream_cert, upstream_key, upstream_token_file)
-    next_tier = None if upstream is None else _NextTier(upstream, upstream_precision, *files)
+    if upstream is None and any(value is not None for value in (upstream_precision, *files)):
+        raise UsageError("some options go with --upstream", expected="--upstream URL")
+    next_tier = None if upstream is None else _NextTier(upstream, upstream_precision or "auto", *files)
     asyncio.run(_serve(tail, settings, next_tier, as_json))
 
 

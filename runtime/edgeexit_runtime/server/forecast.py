@@ -15,6 +15,8 @@ KEPT = 0.99
 
 AHEAD = 0.4
 """The share of its time that a request behind others may be expected to take: a longer queue answers no more."""
+LEAST = 0.1
+"""The share that it may take whatever the margin: or nobody would be let in to show that it is too large."""
 WAY_BACK = 0.1
 """The share that is kept for the way of the answer to the client, if the margin is taken as well."""
 
@@ -88,7 +90,7 @@ class Forecast:
             left_s: Until its deadline.
             queued: Whether others wait before it.
         """
-        bound_s = (1 - WAY_BACK) * left_s - self.margin_s
+        bound_s = max((1 - WAY_BACK) * left_s - self.margin_s, LEAST * left_s)
         return expected_s == 0 or expected_s <= (min(AHEAD * left_s, bound_s) if queued else bound_s)
 
     def ended(self, now_s: float, expected_s: float, took_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgeexit.errors import MissingPartError, UsageError
@@ -23,6 +24,7 @@ __all__ = ["MetricsServer", "SchedulerCollector"]
 REQUEST_BYTES = 8192
 PATIENCE_S = 10.0
 """How long a connection may take for its request, and as long again for the answer."""
+LAST_WORDS_S = 1.0
 AT_ONCE = 32
 """Connections that are listened to; others are closed."""
 
@@ -109,7 +111,8 @@ class MetricsServer:
                 writer.transport.abort()
             if self._open:
                 await asyncio.wait(self._open)
-            await self._server.wait_closed()
+            with suppress(asyncio.TimeoutError):  # who has not even shaken hands is not waited for
+                await asyncio.wait_for(self._server.wait_closed(), LAST_WORDS_S)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

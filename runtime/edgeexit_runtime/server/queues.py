@@ -57,7 +57,8 @@ class Queues:
         """A segment and its batch, out of the queues; None when nobody waits.
 
         The earliest segment goes first, so that what is left of several batches meets in front of the later
-        ones, unless there is a full batch in front of a later one, or samples that waited long enough.
+        ones, unless there is a full batch in front of a later one, or samples that waited long enough. Of those
+        the oldest request's goes first, so that no segment waits for ever.
         Requests whose deadline is over fail here.
         """
         while self.rows:
@@ -68,11 +69,13 @@ class Queues:
         return None
 
     def _chosen(self, now_s: float) -> int:
-        for k in range(self._tail.last, self._tail.first, -1):
-            queue = self._queues[k]
-            if queue and (self.waiting[k] >= self._max_batch or queue[0].since_s + self._delay_s <= now_s):
-                return k
-        return next(k for k, queue in self._queues.items() if queue)
+        earliest, *later = (k for k, queue in self._queues.items() if queue)
+        due = [
+            k
+            for k in reversed(later)
+            if self.waiting[k] >= self._max_batch or self._queues[k][0].since_s + self._delay_s <= now_s
+        ]
+        return min((*due, earliest), key=lambda k: self._queues[k][0].jobs[0].start_s)
 
     def _batch(self, k: int, now_s: float) -> list[Wave]:
         queue = self._queues[k]

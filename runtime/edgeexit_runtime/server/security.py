@@ -21,7 +21,7 @@ except ImportError as error:
 __all__ = ["Certificates", "TokenInterceptor", "Tokens"]
 
 SHORTEST_TOKEN = 16
-_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
 class Tokens:

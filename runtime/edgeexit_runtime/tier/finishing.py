@@ -32,6 +32,7 @@ class Finisher:
         self._pace = pace
         self._clock = clock
         self._row_s: float | None = None
+        self._given = self._done = 0  # samples; each is counted by one thread alone
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeexit-finish")
 
     def reserve_s(self, rows: int) -> float:
@@ -44,9 +45,10 @@ class Finisher:
 
     def preferred(self, pending: Pending) -> bool:
         """Whether these samples should not even be handed on, since they are answered sooner here."""
-        if self._pace is None or self._row_s is None or not self.in_time(pending):
+        rows = self._given - self._done + len(pending)
+        if self._pace is None or self._row_s is None or self._clock() + self.reserve_s(rows) >= pending.due_s:
             return False
-        return self._pace.is_quicker_here(len(pending) * self._row_s)
+        return self._pace.is_quicker_here(rows * self._row_s)
 
     def asking_took(self, elapsed_s: float) -> None:
         """Samples were handed on, and that came to an end."""
@@ -59,6 +61,7 @@ class Finisher:
         Returns:
             What each exit answers; rows are positions in `pending`. None: too late to begin with.
         """
+        self._given += len(pending)
         return self._executor.submit(self._finish, pending)
 
     def warm_up(self) -> None:
@@ -77,12 +80,15 @@ class Finisher:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _finish(self, pending: Pending) -> list[Resolved | Unresolved] | None:
-        if not self.in_time(pending):
-            return None
-        before_s = self._clock()
-        found = list(passage(self._tail, self._tail.begin(pending.arrays)))
-        self._learn(len(pending), self._clock() - before_s)
-        return found
+        try:
+            if not self.in_time(pending):
+                return None
+            before_s = self._clock()
+            found = list(passage(self._tail, self._tail.begin(pending.arrays)))
+            self._learn(len(pending), self._clock() - before_s)
+            return found
+        finally:
+            self._done += len(pending)
 
     def _learn(self, rows: int, took_s: float) -> None:
         row_s = took_s / rows

@@ -26,8 +26,6 @@ LIES: dict[str, dict[str, Any]] = {
     "an exit that there is not": {"exit": np.array([1, EXITS])},
     "a probability above one": {"probability": np.array([0.5, 1.1], F32)},
     "a negative probability": {"probability": np.array([-0.1, 0.5], F32)},
-    "a probability that is no number": {"probability": np.array([0.5, np.nan], F32)},
-    "a score that is no number": {"score": np.array([np.nan, 0.5], F32)},
     "a nameless tier": {"tier": ("cloud", "")},
     "too few tiers": {"tier": ("cloud",)},
     "a time that is no number": {"server_ms": float("nan")},
@@ -48,6 +46,25 @@ def test_a_reply_that_fits_passes() -> None:
 def test_a_probability_may_be_above_one_by_rounding_and_a_score_infinite() -> None:
     question = Question("m", "1", boundary(2), None)
     check_reply(reply_to(question, probability=np.array([1.0000002, 0], F32), score=np.full(2, np.inf, F32)), TERMS)
+
+
+def test_a_sample_of_no_numbers_takes_the_others_nothing() -> None:
+    question = Question("m", "1", boundary(2), None)
+    check_reply(reply_to(question, probability=np.array([np.nan, 1], F32), score=np.array([np.nan, 1], F32)), TERMS)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_bare_logits_that_are_no_numbers_take_the_others_nothing() -> None:
+    terms = Terms(8, 0, EXITS, CLASSES)
+    logits = logits_of(8)
+    expected = decided(Reply.of_logits(logits), POLICIES["without state"], {}, terms)
+    broken = logits.copy()
+    broken[3] = np.nan
+    found = decided(Reply.of_logits(broken), POLICIES["without state"], {}, terms)
+    others = np.arange(8) != 3
+    np.testing.assert_array_equal(found.label[others], expected.label[others])
+    np.testing.assert_array_equal(found.exit[others], expected.exit[others])
+    assert found.exit[3] == EXITS - 1
 
 
 def logits_of(n: int, exits: int = EXITS, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -87,8 +104,6 @@ def test_on_bare_logits_the_policy_goes_on_where_it_stopped(policy: Policy, firs
         np.zeros((1, 2, 3), F32),
         np.zeros((2, 2, 4), F32),
         np.zeros((2, 2, 3)),
-        np.full((2, 2, 3), np.nan, F32),
-        np.full((2, 2, 3), np.inf, F32),
     ],
 )
 def test_logits_that_contradict_the_question_are_never_used(logits: Any) -> None:

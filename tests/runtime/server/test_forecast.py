@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeexit_runtime.server.forecast import AHEAD, REFRESHED, REMEMBERED, REMEMBERED_S, WAY_BACK, Forecast
+from edgeexit_runtime.server.forecast import AHEAD, LEAST, REFRESHED, REMEMBERED, REMEMBERED_S, WAY_BACK, Forecast
 
 
 def known(segments: int = 2) -> Forecast:
@@ -118,3 +118,10 @@ def test_requests_of_which_nothing_was_expected_say_nothing() -> None:
     for _ in range(REFRESHED):
         forecast.ended(0.0, 0.0, 9.0)
     assert forecast.margin_s == 0.0
+
+
+def test_however_late_others_were_somebody_is_let_in_to_show_that_it_is_over() -> None:
+    forecast = Forecast(1)
+    forecast.margin_s = 5.0
+    assert forecast.fits(LEAST * 0.3, 0.3, queued=True)
+    assert not forecast.fits(LEAST * 0.3 + 0.01, 0.3, queued=True)

@@ -81,3 +81,17 @@ async def test_where_nothing_is_known_of_times_batches_are_full() -> None:
     for _ in range(8):
         waiting(queues, 1, deadline_s=0.1)
     assert sizes(queues) == [8]
+
+
+@in_a_loop
+async def test_who_comes_in_front_of_a_later_segment_does_not_keep_the_earlier_ones_waiting_for_ever() -> None:
+    queues = Queues(fake_tail(), 0.001, 64)
+    waiting(queues, 1)
+    chosen = []
+    for now_s in range(1, 5):
+        job = Job(8, FOREVER_S, float(now_s), asyncio.get_running_loop().create_future())
+        queues.add(1, Wave.of(job, {"h0": batch_of(*[1] * 8)}, float(now_s)))
+        found = queues.next(now_s + 0.5)
+        assert found is not None
+        chosen.append(found[0])
+    assert 0 in chosen

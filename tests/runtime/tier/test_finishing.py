@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgeexit_runtime.answers import Resolved
 from edgeexit_runtime.tier.finishing import MARGIN, Finisher
 from edgeexit_runtime.tier.ledger import Pending
+from edgeexit_runtime.tier.pace import Pace
 from edgeexit_runtime.tier.passage import Unresolved, passage
 from runtime.cascades import batch_of
 from runtime.tier.fakes import UPTO, fake_tail
@@ -62,3 +64,19 @@ def test_no_array_of_a_pending_sample_is_changed() -> None:
     finisher.close()
     for name, array in before.items():
         np.testing.assert_array_equal(array, entry.arrays[name])
+
+
+def test_what_already_waits_to_be_finished_here_counts_in_what_is_quicker() -> None:
+    finisher, free = Finisher(fake_tail(UPTO), pace=Pace(), clock=lambda: 0.0), Event()
+    finisher._learn(1, 1.0)  # a second a sample
+    finisher.asking_took(2.5)
+    one = pending(100.0, 3)
+    assert finisher.preferred(one)
+    finisher._executor.submit(free.wait)
+    waiting = [finisher.finish(one), finisher.finish(one)]
+    assert not finisher.preferred(one)
+    free.set()
+    assert all(future.result(30) for future in waiting)
+    finisher._row_s = 1.0
+    assert finisher.preferred(one)
+    finisher.close()

@@ -177,6 +177,7 @@ class _Context:
 def _upstream(tier: RayTier, tail: Tail) -> Answerer | None:
     if tier.upstream is None:
         return None
+    from edgeexit_runtime.offload.choice import Wishes
     from edgeexit_runtime.offload.opening import open_upstream
     from edgeexit_runtime.offload.upstream import UpstreamSettings
 
@@ -184,7 +185,7 @@ def _upstream(tier: RayTier, tail: Tail) -> Answerer | None:
         tier.upstream,
         tail.manifest,
         tail.policy,
-        UpstreamSettings(max_in_flight=tier.max_queue),
+        UpstreamSettings(wishes=Wishes(precision=tier.upstream_payload_precision), max_in_flight=tier.max_queue),
         ca=tier.upstream_ca,
         certificate=tier.upstream_cert,
         key=tier.upstream_key,

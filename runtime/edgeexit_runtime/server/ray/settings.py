@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,6 +32,7 @@ class RayTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         cpus: What Ray sets aside for a replica; `threads`, or 1, when None.
         gpus: What Ray sets aside for a replica; a share of one where below 1.
         upstream: The next tier's URL, for what is unresolved here; None for none.
+        upstream_payload_precision: How what goes there is rounded.
         upstream_ca, upstream_cert, upstream_key, upstream_token_file: Files, see `open_upstream`.
 
     Raises:
@@ -54,6 +55,7 @@ class RayTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     cpus: float | None = None
     gpus: float = 0.0
     upstream: str | None = None
+    upstream_payload_precision: Literal["auto", "fp32", "fp16", "uint8"] = "auto"
     upstream_ca: str | None = None
     upstream_cert: str | None = None
     upstream_key: str | None = None
