@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from edgeexit.bundle import Bundle
 from edgeexit.tensors import save_tensors
 from hostile.honest import Honest
-from hostile.judge import Judge
+from hostile.judge import OVERLOADED, Judge
 
 __all__ = ["GoodClient", "ask", "channel_to", "streamed"]
 
@@ -126,7 +126,7 @@ class GoodClient(Thread):
             self._judge.finding(self.name, f"a wrong answer to {honest.request_id} for {honest.model}: {misfit}")
         if status == "OK":
             self.took_s.append(time.perf_counter() - started_s)
-        elif status != "RESOURCE_EXHAUSTED":
+        elif status not in OVERLOADED:
             self._judge.finding(self.name, f"a good request ended with {status}")
         self._over.wait(self._pause_s if status == "OK" else AGAIN_S)
 

@@ -9,7 +9,7 @@ from threading import Lock
 
 from hostile.marks import strangers
 
-__all__ = ["KNOWN", "PROTOCOL", "Judge"]
+__all__ = ["KNOWN", "OVERLOADED", "PROTOCOL", "Judge"]
 
 PROTOCOL = frozenset(
     {
@@ -18,6 +18,9 @@ PROTOCOL = frozenset(
     }
 )  # fmt: skip
 """Statuses that say what is the matter."""
+
+OVERLOADED = frozenset({"RESOURCE_EXHAUSTED", "CANCELLED"})
+"""How a server refuses that has too much to do: the latter is gRPC's own, of calls that nobody has looked at yet."""
 
 KNOWN = PROTOCOL - {"UNIMPLEMENTED"}
 """Of calls that the server knows."""

@@ -15,11 +15,13 @@ from threading import Event
 from typing import Any
 from urllib.request import urlopen
 
+import grpc
+
 from edgeexit.bundle import Bundle
 from hostile.attackers import WEIGHTS, Attacker
 from hostile.clients import SERVICE, GoodClient, ask, channel_to, over_websocket, streamed
 from hostile.honest import Honest, honest_requests
-from hostile.judge import Judge
+from hostile.judge import OVERLOADED, Judge
 from hostile.victim import Resources, Victim
 
 __all__ = ["Outcome", "siege"]
@@ -163,13 +165,13 @@ class _Watch:
         self.seen.append(self._victim.resources())
         for _ in range(20):
             status, misfit = ask(self._channel, self._requests[self.looks % len(self._requests)])
-            if status != "RESOURCE_EXHAUSTED":
+            if status not in OVERLOADED:
                 break
             time.sleep(0.05)
         if status != "OK" or misfit is not None:
             self._judge.finding("watch", f"a good request ended with {status}, {misfit}")
         for call, answer in (("ServerLive", b"\x08\x01"), ("ServerReady", b"\x08\x01")):
-            if self._channel.unary_unary(f"{SERVICE}/{call}")(b"", timeout=20) != answer:
+            if self._told(call) != answer:
                 self._judge.finding("watch", f"{call} is not true")
         with urlopen("http://{}:{}/metrics".format(*self._victim.metrics), timeout=20) as page:
             text = page.read()
@@ -177,6 +179,18 @@ class _Watch:
             self._judge.finding("watch", f"the metrics are gone: {text[:200]!r}")
         self._judge.text("metrics", text, b"")
         self.looks += 1
+
+    def _told(self, call: str) -> bytes:
+        """What the server says to a call without a message, asked again where gRPC ended it."""
+        for last in (*(False,) * 19, True):
+            try:
+                answer: bytes = self._channel.unary_unary(f"{SERVICE}/{call}")(b"", timeout=20)
+                return answer
+            except grpc.RpcError as error:
+                if last or error.code().name not in OVERLOADED:
+                    raise
+                time.sleep(0.05)
+        raise AssertionError
 
 
 def _stop(victim: Victim, judge: Judge, outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ pytest.importorskip("tritonclient.grpc", reason="needs edgeexit-runtime[tiers]")
 pytest.importorskip("websockets", reason="needs edgeexit-runtime[websocket]")
 
 from hostile.attackers import WEIGHTS
+from hostile.judge import OVERLOADED
 from hostile.siege import Outcome, siege
 from hostile.victim import proc_is_here
 from runtime.cascades import write_tiny
@@ -35,7 +36,7 @@ def test_mutated_requests_bring_statuses_of_the_protocol_and_nothing_of_anybody_
 
 def test_meanwhile_good_clients_get_the_engine_s_answers(outcome: Outcome) -> None:
     assert outcome.good["OK"] > 20
-    assert outcome.good.keys() <= {"OK", "RESOURCE_EXHAUSTED"}
+    assert outcome.good.keys() <= {"OK"} | OVERLOADED
     assert outcome.checks >= 1 + ATTACKS // 200
 
 
