@@ -21,7 +21,7 @@ from hostile.flips import damaged
 from hostile.honest import Honest
 from hostile.http1 import METRICS, WEBSOCKET
 from hostile.http2 import GRPC
-from hostile.judge import KNOWN, Judge
+from hostile.judge import KNOWN, OVERLOADED, Judge
 from hostile.marks import mark
 from hostile.structured import mutated
 from hostile.tensors import nearly
@@ -163,7 +163,7 @@ class Attacker(Thread):
              pb.ModelReadyRequest(name=own, version=own).SerializeToString())
         )  # fmt: skip
         path, known = f"{service}/{name}", service == SERVICE and name in ANSWERED
-        allowed = KNOWN if known else {"UNIMPLEMENTED"}
+        allowed = KNOWN if known else {"UNIMPLEMENTED"} | OVERLOADED
         sent = path.encode() + data
         way = random.choice(("unary_unary", "unary_stream", "stream_unary", "stream_stream"))
         messages = [data] * random.choice((0, 1, 1, 3))
