@@ -8,7 +8,10 @@ from edgeexit_runtime.batches import Arrays, blank_batch
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import Reply
 
-__all__ = ["Answerer", "prepared"]
+__all__ = ["CONNECTING_S", "Answerer", "prepared"]
+
+CONNECTING_S = 2.0
+"""How long a server that starts waits for its next tier."""
 
 
 class Answerer(Protocol):

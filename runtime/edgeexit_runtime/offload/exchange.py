@@ -22,7 +22,7 @@ from edgeexit_runtime.offload.transport import OffloadError, Transport, Transpor
 from edgeexit_runtime.offload.verdicts import Terms, check_reply, decided
 from edgeexit_runtime.wire.messages import Question, Reply
 
-__all__ = ["Arrays", "Exchange"]
+__all__ = ["Exchange"]
 
 
 class Exchange:

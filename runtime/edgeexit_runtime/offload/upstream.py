@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Manifest
 from edgeexit.policies import Policy
+from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.offload.breaker import Breaker, BreakerSettings
 from edgeexit_runtime.offload.choice import Wishes
 from edgeexit_runtime.offload.counters import Counters, Snapshot
-from edgeexit_runtime.offload.exchange import Arrays, Exchange
+from edgeexit_runtime.offload.exchange import Exchange
 from edgeexit_runtime.offload.flights import Flights
 from edgeexit_runtime.offload.link import Link
 from edgeexit_runtime.offload.retries import Backoff, RetryBudget
@@ -21,7 +22,7 @@ from edgeexit_runtime.offload.transport import OffloadError, Transport, Transpor
 from edgeexit_runtime.wire.limits import MAX_ROWS
 from edgeexit_runtime.wire.messages import Reply
 
-__all__ = ["DEFAULTS", "Arrays", "Upstream", "UpstreamSettings"]
+__all__ = ["DEFAULTS", "Upstream", "UpstreamSettings"]
 
 
 @dataclass(frozen=True)

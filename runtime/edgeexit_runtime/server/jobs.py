@@ -15,7 +15,7 @@ from edgeexit_runtime.groups import Group
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.messages import Reply
 
-__all__ = ["Arrays", "Job", "OnRow", "Row", "Wave"]
+__all__ = ["Job", "OnRow", "Row", "Wave"]
 
 
 class Row(NamedTuple):

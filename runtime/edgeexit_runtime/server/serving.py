@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeexit.errors import MissingPartError, UsageError
-from edgeexit_runtime.offload.answerer import Answerer, prepared
+from edgeexit_runtime.offload.answerer import CONNECTING_S, Answerer, prepared
 from edgeexit_runtime.server.addresses import Address, check_exposure
 from edgeexit_runtime.server.logs import Log
 from edgeexit_runtime.server.metrics import MetricsServer
@@ -31,8 +31,6 @@ __all__ = ["ServerSettings", "TierServer"]
 
 DESCRIPTION_BYTES = 1 << 18
 """Of a message, for names and shapes."""
-
-CONNECTING_S = 2.0
 
 PING_INTERVAL_MS = 5_000
 """How often an idle client may ask whether the connection still stands: links to devices are cut without a word."""

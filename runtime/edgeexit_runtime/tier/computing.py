@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edgeexit_runtime.answers import Resolved
-from edgeexit_runtime.batches import Batch, BatchChecker
+from edgeexit_runtime.batches import Arrays, Batch, BatchChecker
 from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.tier.finishing import Finisher
-from edgeexit_runtime.tier.ledger import Arrays, Pending
+from edgeexit_runtime.tier.ledger import Pending
 from edgeexit_runtime.tier.passage import Unresolved, passage
 from edgeexit_runtime.tier.replies import FAILED, TierAnswer
 from edgeexit_runtime.wire.messages import Reply

@@ -12,7 +12,7 @@ from edgeexit_runtime.answers import Answer, Resolved
 from edgeexit_runtime.batches import Arrays
 from edgeexit_runtime.wire.limits import MAX_MESSAGE_BYTES
 
-__all__ = ["Arrays", "Ledger", "Pending"]
+__all__ = ["Ledger", "Pending"]
 
 MAX_PIECE_ROWS = 32
 MAX_PIECE_BYTES = MAX_MESSAGE_BYTES * 3 // 4

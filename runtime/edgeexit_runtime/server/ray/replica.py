@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from edgeexit.bundle import Bundle
 from edgeexit.errors import UsageError
-from edgeexit_runtime.offload.answerer import Answerer, prepared
+from edgeexit_runtime.offload.answerer import CONNECTING_S, Answerer, prepared
 from edgeexit_runtime.server.logs import Log
 from edgeexit_runtime.server.ray.ingress import ANSWERED, CALLS, TIMEOUT_S
 from edgeexit_runtime.server.ray.settings import RayTier
@@ -21,8 +21,6 @@ from edgeexit_runtime.tail import Tail
 from edgeexit_runtime.wire.limits import DEFAULT, Limits
 
 __all__ = ["Message", "TierReplica", "check_tier"]
-
-CONNECTING_S = 2.0
 
 
 def check_tier(tier: RayTier, bundle: Bundle) -> None:
