@@ -15,7 +15,7 @@ KEPT = 0.99
 
 AHEAD = 0.4
 """The share of its time that a request behind others may be expected to take: a longer queue answers no more."""
-LEAST = 0.1
+LEAST = 0.02
 """The share that it may take whatever the margin: or nobody would be let in to show that it is too large."""
 WAY_BACK = 0.1
 """The share that is kept for the way of the answer to the client, if the margin is taken as well."""
