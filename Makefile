@@ -58,5 +58,5 @@ $(STAMP): pyproject.toml exporters/pyproject.toml runtime/pyproject.toml constra
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV): a few minutes the first time."
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables
-	$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[dev]' --editable './runtime[tiers,websocket]' --editable './exporters[quickstart]'
+	$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[dev,train]' --editable './runtime[tiers,websocket]' --editable './exporters[quickstart]'
 	@touch $@
