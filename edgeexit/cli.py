@@ -39,6 +39,7 @@ class KnownCommand(NamedTuple):
 KNOWN = {
     "quickstart": KnownCommand("The whole way, once, on scikit-learn's digits.", "edgeexit-exporters[quickstart]"),
     "export": KnownCommand("Cut models at early exits, fit the exits and write a bundle.", "edgeexit-exporters"),
+    "train": KnownCommand("Attach exits to a torch model and train them.", "edgeexit-exporters[train]"),
     "tune": KnownCommand("Fit when samples leave anew, to a budget or a loss.", "edgeexit-runtime"),
     "compare": KnownCommand("Every policy at the same budgets, on the same logits.", "edgeexit-runtime"),
     "eval": KnownCommand("Accuracy and cost of a bundle on labelled data.", "edgeexit-runtime"),

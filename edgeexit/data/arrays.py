@@ -178,5 +178,6 @@ def _missing(path: Path, name: str, members: Mapping[str, object]) -> DataError:
         f"{path} has no array {name}",
         got=", ".join(members) or "no arrays",
         expected="the arrays x and y, or y and one array per model input, named as the inputs are",
-        remedy="numpy.savez(path, x=…, y=…)",
+        remedy="numpy.savez(path, x=…, y=…)"
+        + ("; data without labels: --labels model, where the command has it" if name == "y" else ""),
     )

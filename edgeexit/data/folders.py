@@ -14,7 +14,7 @@ from typing import Literal
 from edgeexit.data.pictures import SUFFIXES
 from edgeexit.errors import DataError
 
-__all__ = ["class_folders", "pictures_below"]
+__all__ = ["class_folders", "folder_names", "pictures_below"]
 
 Kind = Literal["folder", "file", "other"]
 LITTER = frozenset({"thumbs.db", "desktop.ini"})
@@ -37,7 +37,8 @@ def class_folders(root: Path) -> dict[str, list[str]]:
                 f"{root / name} lies outside of the class folders",
                 got="a file beside them",
                 expected=f"nothing but one folder per class in {root}",
-                remedy="move it into the folder of its class, or out of the data folder",
+                remedy="move it into the folder of its class, or out of the data folder; "
+                "data without labels need no folders: --labels model, where the command has it",
             )
         classes[name] = pictures_below(root, name)
         if not classes[name]:
@@ -45,6 +46,16 @@ def class_folders(root: Path) -> dict[str, list[str]]:
     if not classes:
         raise _no_pictures(root)
     return classes
+
+
+def folder_names(root: Path) -> tuple[str, ...]:
+    """The subfolders, sorted, where there is nothing beside them; else none: they stand for no classes then.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    entries = _entries(root)
+    return tuple(name for name, _ in entries) if all(kind == "folder" for _, kind in entries) else ()
 
 
 def pictures_below(root: Path, folder: str = "") -> list[str]:

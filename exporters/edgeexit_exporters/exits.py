@@ -11,9 +11,11 @@ from edgeexit_exporters.graph import Graph, bits
 from edgeexit_exporters.heads.table import TensorPlace
 from edgeexit_exporters.probe import TensorInfo
 
-__all__ = ["OwnExit", "choose_cuts", "find_own_exits", "logits_before_softmax", "place"]
+__all__ = ["MAX_CANDIDATES", "OwnExit", "choose_cuts", "find_own_exits", "logits_before_softmax", "place"]
 
-_MAX_CANDIDATES = 24
+MAX_CANDIDATES = 24
+"""Most candidates of "auto" for heads that one pass fits."""
+
 _FEWEST_CLASSES = 2
 _MAP_OPERATORS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "MaxPool", "AveragePool"}
 
@@ -106,11 +108,17 @@ def find_own_exits(
 
 
 def choose_cuts(
-    graph: Graph, infos: Mapping[str, TensorInfo], macs: Sequence[int], stages: Sequence[int], wanted: str
+    graph: Graph,
+    infos: Mapping[str, TensorInfo],
+    macs: Sequence[int],
+    stages: Sequence[int],
+    wanted: str,
+    *,
+    most: int = MAX_CANDIDATES,
 ) -> tuple[Cut, ...]:
     """The cuts that get a head: `wanted` is "auto", a number, or tensor names separated by commas.
 
-    For "auto" these are candidates, at most 24 with even shares of the cost; measuring decides later.
+    For "auto" these are candidates, at most `most` with even shares of the cost; measuring decides later.
 
     Raises:
         UsageError, ModelError: See `edgeexit_exporters.cuts`.
@@ -134,8 +142,8 @@ def choose_cuts(
     found = candidates(graph, infos, macs, enumerate_cuts(graph, infos, macs, stages), stages)
     if wanted.isdigit():
         return tuple(evenly_spread(found, int(wanted), total))
-    if len(found) > _MAX_CANDIDATES:
-        found = evenly_spread(found, _MAX_CANDIDATES, total)
+    if len(found) > most:
+        found = evenly_spread(found, most, total)
     return tuple(found)
 
 

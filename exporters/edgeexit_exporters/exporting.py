@@ -19,10 +19,9 @@ from edgeexit.replay import judge
 from edgeexit.thresholds import MaxDrop
 from edgeexit.tuning import tune_all
 from edgeexit_exporters.analysis import Analysis
+from edgeexit_exporters.candidates import candidate_cuts, fit_candidates, wanted_exits
 from edgeexit_exporters.cuts import Cut
-from edgeexit_exporters.exits import choose_cuts, place
-from edgeexit_exporters.fit import CachedLogits, FeatureModel, cache_logits, fit_heads, whole_answers
-from edgeexit_exporters.heads import HEADS
+from edgeexit_exporters.fit import CachedLogits, whole_answers
 from edgeexit_exporters.heads.model import model_logits
 from edgeexit_exporters.loading import Prepared, check_places, open_splits, prepare
 from edgeexit_exporters.packing import Calibrated, golden_samples, pack
@@ -75,9 +74,9 @@ def export(
     original = prepare(sources, data, settings)
     fitting, held = open_splits(original, data, calibration, settings)
     prepared, cuts = _convert(original, fitting, settings)
-    cached = _fit(prepared.analysis, cuts, fitting, held, settings)
+    cuts, cached = fit_candidates(prepared, cuts, fitting, held, settings)
     cached, reference = _against(original.analysis, prepared.analysis, cached, held, settings)
-    exits = _select(_in_order(prepared.analysis, cuts, cached), cached.labels, reference, settings)
+    exits = _select(_in_order(prepared, cuts, cached), cached.labels, reference, settings)
     policy, exits = _without_unused(exits, cached.labels, reference, settings)
     cascade = _assemble(
         prepared.analysis, exits, policy, cached, reference, held, settings, held_out=calibration is None
@@ -97,23 +96,6 @@ def export(
     return manifest
 
 
-def _wanted_exits(analysis: Analysis, settings: ExportSettings) -> str:
-    """What `--exits` asks for, or stands for where it is left out."""
-    if settings.exits is not None:
-        return settings.exits
-    brings_exits = len(analysis.own) > max(1, len(analysis.stages))
-    return "0" if brings_exits else "auto"
-
-
-def _choose(analysis: Analysis, settings: ExportSettings) -> tuple[Cut, ...]:
-    wanted = _wanted_exits(analysis, settings)
-    if wanted == "0" and len(analysis.own) == 1:
-        raise UsageError(
-            "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
-        )
-    return choose_cuts(analysis.graph, analysis.infos, analysis.macs, analysis.stages, wanted)
-
-
 def _convert(original: Prepared, fitting: Dataset, settings: ExportSettings) -> tuple[Prepared, tuple[Cut, ...]]:
     """The model in the precision asked for, and where it is cut.
 
@@ -123,15 +105,15 @@ def _convert(original: Prepared, fitting: Dataset, settings: ExportSettings) -> 
         UsageError: An exit was named after a tensor that is not there in this precision.
     """
     wanted = parse_precision(settings.precision)
-    exits = _wanted_exits(original.analysis, settings)
+    exits = wanted_exits(original, settings)
     if len(wanted) > 1 and exits == "auto":
         raise UsageError(
             "a precision for each segment needs segments that are known beforehand",
             got=f"--precision {settings.precision} with --exits auto",
             expected="--exits with a number or names",
         )
-    known = len(wanted) > 1 or not (exits == "auto" or exits.isdigit())
-    cuts = _choose(original.analysis, settings) if known else ()
+    known = len(wanted) > 1 or bool(original.attached) or not (exits == "auto" or exits.isdigit())
+    cuts = candidate_cuts(original, settings) if known else ()
     analysis = in_precision(
         original.analysis,
         wanted,
@@ -144,18 +126,8 @@ def _convert(original: Prepared, fitting: Dataset, settings: ExportSettings) -> 
     refuse_missing(analysis, [cut.after for cut in cuts])
     if cuts:
         settings = replace(settings, exits=",".join(cut.after for cut in cuts))
-    return replace(original, analysis=analysis), _choose(analysis, settings)
-
-
-def _fit(
-    analysis: Analysis, cuts: Sequence[Cut], fitting: Dataset, held: Dataset, settings: ExportSettings
-) -> CachedLogits:
-    build = HEADS[settings.head.kind]
-    fitters = [build(place(analysis.graph, analysis.infos, cut), analysis.classes, settings.head) for cut in cuts]
-    model = FeatureModel(analysis.graph, fitters, [own.tensor for own in analysis.own], threads=settings.threads)
-    common = {"use_model_labels": settings.labels == "model", "quiet": settings.quiet}
-    variants = fit_heads(model, fitters, fitting, seed=settings.seed, **common) if fitters else []
-    return cache_logits(model, variants, held, analysis.classes, seed=settings.seed + 1, **common)
+    prepared = replace(original, analysis=analysis)
+    return prepared, candidate_cuts(prepared, settings)
 
 
 def _against(
@@ -172,11 +144,15 @@ def _against(
     return replace(cached, labels=labels), answers == labels
 
 
-def _in_order(analysis: Analysis, cuts: Sequence[Cut], cached: CachedLogits) -> list[_Exit]:
+def _in_order(prepared: Prepared, cuts: Sequence[Cut], cached: CachedLogits) -> list[_Exit]:
     """Fitted exits and the models' own, in the order of the cascade."""
+    analysis = prepared.analysis
+    names = {entry.tensor: entry.name for entry in prepared.attached}
     found: list[tuple[str, ExitPoint, NDArray[np.float32]]] = []
     for cut, head, logits in zip(cuts, cached.heads, cached.candidates, strict=True):
-        found.append((head.kind, ExitPoint(cut.after, cut.done, head.nodes(f"exit.{cut.after}.")), logits))
+        found.append(
+            (head.kind, ExitPoint(names.get(cut.after, cut.after), cut.done, head.nodes(f"exit.{cut.after}.")), logits)
+        )
     for number, (own, logits) in enumerate(zip(analysis.own, cached.own, strict=True)):
         nodes = model_logits(own.tensor, analysis.infos[own.tensor], f"own{number}.")
         name = _WHOLE_MODEL if len(analysis.own) == 1 else own.name

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeexit_exporters.probe import TensorInfo
 
-__all__ = ["Features", "grid_features", "pooled_block_features"]
+__all__ = ["Features", "grid_features", "numbers", "pooled_block_features"]
 
 _GRIDS = (8, 4, 2, 1)
 
@@ -81,6 +81,18 @@ class _Builder:
             output = self.node("Cast", [output], "float32", to=TensorProto.FLOAT)
         reads = (self.source, *also_read)
         return Features(self.source, reads, tuple(self.nodes), tuple(self.initializers), length, output)
+
+
+def numbers(tensor: str, info: TensorInfo, prefix: str) -> Features:
+    """The tensor itself as float32, its shape kept: rounded integers become the numbers they stand for.
+
+    Args:
+        tensor: Name of the tensor.
+        info: Its dtype and shape.
+        prefix: What new names begin with.
+    """
+    build = _Builder(tensor, info, prefix)
+    return build.finish([build.tensor], prod(info.shape))
 
 
 def grid_features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -14,11 +15,12 @@ from edgeexit.console import progress
 from edgeexit.data import Dataset
 from edgeexit.errors import DataError, ModelError
 from edgeexit_exporters.analysis import Analysis
+from edgeexit_exporters.features import Features
 from edgeexit_exporters.graph import Graph
 from edgeexit_exporters.heads import Head, HeadFitter
 from edgeexit_exporters.probe import session
 
-__all__ = ["CachedLogits", "FeatureModel", "cache_logits", "fit_heads", "whole_answers"]
+__all__ = ["CachedLogits", "FeatureModel", "Reader", "cache_logits", "fit_heads", "whole_answers"]
 
 _BATCH = 128
 _MAX_CACHE_BYTES = 1 << 30
@@ -26,23 +28,31 @@ _CHOICE_ELEMENTS = 1_000_000
 _CHOICE_ROWS = (256, 4096)
 
 
+class Reader(Protocol):
+    """A head, or what makes one: it reads features."""
+
+    @property
+    def features(self) -> Features:
+        """Which."""
+
+
 class FeatureModel:
     """The whole graph with the features of every candidate exit as outputs.
 
     Args:
         graph: The whole graph.
-        fitters: One for each candidate exit.
+        readers: One for each candidate exit.
         logits: The model's own logits, cheapest first; the last is the whole model's.
         threads: For ONNX Runtime; 0 takes all cores.
     """
 
-    def __init__(self, graph: Graph, fitters: Sequence[HeadFitter], logits: Sequence[str], *, threads: int) -> None:
+    def __init__(self, graph: Graph, readers: Sequence[Reader], logits: Sequence[str], *, threads: int) -> None:
         model = onnx.ModelProto()
         model.CopyFrom(graph.model)
-        for fitter in fitters:
-            model.graph.node.extend(fitter.features.nodes)
-            model.graph.initializer.extend(fitter.features.initializers)
-        self.features = [fitter.features.output for fitter in fitters]
+        for reader in readers:
+            model.graph.node.extend(reader.features.nodes)
+            model.graph.initializer.extend(reader.features.initializers)
+        self.features = [reader.features.output for reader in readers]
         self.logits = list(logits)
         self._names = [*self.features, *self.logits]
         del model.graph.output[:]
@@ -50,13 +60,13 @@ class FeatureModel:
         self._session = session(model, threads=threads)
 
     def run(
-        self, data: Dataset, order: NDArray[np.int64], description: str, *, quiet: bool
+        self, data: Dataset, order: NDArray[np.int64], description: str, *, quiet: bool, size: int = _BATCH
     ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]], list[NDArray[np.float32]]]]:
-        """Batches of (positions in the data set, features of each candidate, logits of each own exit)."""
+        """Batches of (positions in the data set, features of each candidate, logits of each own exit), n rows each."""
         with progress(description, len(order), quiet=quiet) as advance:
             start = 0
-            for batch in data.batches(_BATCH, order):
-                rows = order[start : start + _BATCH]
+            for batch in data.batches(size, order):
+                rows = order[start : start + size]
                 values = [np.asarray(value) for value in self._session.run(self._names, batch)]
                 flat = [value.reshape(len(rows), -1).astype(np.float32, copy=False) for value in values]
                 yield rows, flat[: len(self.features)], flat[len(self.features) :]

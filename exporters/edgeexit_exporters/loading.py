@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeexit.data import Dataset, Survey, open_data, survey
+from edgeexit.data import Dataset, Survey, open_data, open_files, survey
 from edgeexit.errors import DataError, UsageError
 from edgeexit.manifest import Preprocessing, TensorSpec
 from edgeexit_exporters.analysis import Analysis, analyse
+from edgeexit_exporters.attached import Attached
 from edgeexit_exporters.preprocess import bake, plan_preprocessing
+from edgeexit_exporters.runs import is_run, load_run_source, open_run, with_run
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.sources import Source, is_torch_source, load_onnx, load_torch
 
-__all__ = ["Prepared", "check_places", "open_splits", "prepare"]
+__all__ = ["HELD_OUT", "Prepared", "check_places", "open_splits", "prepare"]
 
 _PROBE_ROWS = 3
-_HELD_OUT = 0.1
+HELD_OUT = 0.1
+"""The share of the data that is held out where none are given."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +38,51 @@ class Prepared:
         inputs: What the bundle takes.
         preprocessing: How samples become inputs.
         sources: The models as they came.
+        class_names: As the source knows them; None where it does not.
+        attached: Exits that the source brings as heads of their own, cheapest first.
     """
 
     analysis: Analysis
     inputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing
     sources: tuple[Source, ...]
+    class_names: tuple[str, ...] | None = None
+    attached: tuple[Attached, ...] = ()
 
 
 def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) -> Prepared:
     """Load the models, put the preprocessing in front, make one graph and measure it."""
-    found = survey(data)
+    found = survey(data, labelled=settings.labels == "data")
+    runs = {name: open_run(name) for name in sources if is_run(name)}
+    for run in runs.values():
+        settings = with_run(settings, run, found)
     loaded, preprocessing, inputs = [], None, None
     for name in sources:
-        source = load_torch(name, _examples(found, data, settings)) if is_torch_source(name) else load_onnx(name)
+        if name in runs:
+            source = load_run_source(runs[name], _examples(found, data, settings))
+        else:
+            source = load_torch(name, _examples(found, data, settings)) if is_torch_source(name) else load_onnx(name)
         preprocessing, wanted = plan_preprocessing(
             source.model, found, data, mean=settings.mean, std=settings.std, resize=settings.resize, size=settings.size
         )
         inputs = inputs or wanted
         model = bake(source.model, preprocessing, wanted)
-        loaded.append(Source(source.name, model, source.sha256))
+        loaded.append(replace(source, model=model))
+    if len(loaded) > 1 and any(source.attached for source in loaded):
+        raise UsageError(
+            "a model with exits attached is a cascade by itself",
+            got=f"{len(loaded)} models",
+            expected="one source",
+            remedy="export it alone, or give the backbone instead",
+        )
     if preprocessing is None or inputs is None:
         raise UsageError("no model was given", expected="at least one .onnx file or module:function")
-    first = _first_rows(open_data(data, inputs, preprocessing), _PROBE_ROWS)
+    first = _first_rows(_samples(data, inputs, preprocessing, settings), _PROBE_ROWS)
     names = [Path(source.name).stem if source.sha256 else source.name for source in loaded]
     analysis = analyse([source.model for source in loaded], _distinct(names), first)
-    return Prepared(analysis, inputs, preprocessing, tuple(loaded))
+    return Prepared(
+        analysis, inputs, preprocessing, tuple(loaded), class_names=loaded[0].class_names, attached=loaded[0].attached
+    )
 
 
 def check_places(output: str | Path, *data: str | Path | None) -> None:
@@ -81,6 +104,8 @@ def open_splits(
 ) -> tuple[Dataset, Dataset]:
     """The data that heads are fitted on, and the split that thresholds are fitted on.
 
+    With the model's own answers as labels neither needs any: labels that are there are not looked at.
+
     Raises:
         DataError: They do not fit the model.
         UsageError: Both are the same data.
@@ -91,36 +116,78 @@ def open_splits(
             got=f"--data and --calibration are both {data}",
             remedy="leave --calibration out: a part of the data is then held out",
         )
-    classes = prepared.analysis.classes
-    arrays = prepared.preprocessing.kind == "array"
-    numbers = [str(i) for i in range(classes)] if arrays else None
-    fitting = open_data(data, prepared.inputs, prepared.preprocessing, numbers)
-    if len(fitting.class_names) != classes:
-        raise DataError(
-            f"{data} has {'more' if len(fitting.class_names) > classes else 'fewer'} classes than the model",
-            got=f"{len(fitting.class_names)}: {', '.join(fitting.class_names[:10])}",
-            expected=f"{classes} subfolders, sorted as the model's classes are",
-        )
-    if settings.labels == "data" and fitting.labels is not None:
-        missing = np.setdiff1d(np.arange(classes), fitting.labels)
-        if missing.size:
-            raise DataError(
-                f"{data} has classes without a sample",
-                got=f"none for {', '.join(fitting.class_names[i] for i in missing[:10])}",
-                expected="samples of every class",
-                remedy="add samples, or fit with --labels model",
-            )
+    fitting = _open(prepared, data, settings)
     if calibration is None:
-        rest, held = fitting.split(_HELD_OUT, settings.seed)
+        rest, held = _hold_out(prepared, fitting, data, settings)
         if not len(held):
             raise DataError(
                 f"{data} is too small to hold a part of it out",
-                got=f"{len(fitting)} samples in {classes} classes",
+                got=f"{len(fitting)} samples in {prepared.analysis.classes} classes",
                 expected="at least two samples of a class, and better hundreds",
                 remedy="add samples, or give others with --calibration",
             )
         return rest, held
-    return fitting, open_data(calibration, prepared.inputs, prepared.preprocessing, fitting.class_names)
+    return fitting, _open(prepared, calibration, settings, fitting.class_names)
+
+
+def _hold_out(
+    prepared: Prepared, fitting: Dataset, path: str | Path, settings: ExportSettings
+) -> tuple[Dataset, Dataset]:
+    """What is left, and a tenth that nothing was fitted on: of a training run's data, the tenth that it held out."""
+    training = prepared.sources[0].training
+    if training is None:
+        return fitting.split(HELD_OUT, settings.seed)
+    labels = fitting.labels if training.needs_labels else None
+    if training.needs_labels and labels is None:
+        with contextlib.suppress(DataError):  # without labels these are not the data of the run
+            labels = open_data(path, prepared.inputs, prepared.preprocessing).labels
+    rest, held = replace(fitting, labels=labels).split(HELD_OUT, training.seed)
+    return fitting.take(rest.rows), fitting.take(held.rows)
+
+
+def _open(
+    prepared: Prepared, path: str | Path, settings: ExportSettings, class_names: tuple[str, ...] | None = None
+) -> Dataset:
+    """Data for the model; with `class_names` of the fitting data, the calibration split."""
+    if settings.labels == "data":
+        if class_names is not None:
+            return open_data(path, prepared.inputs, prepared.preprocessing, class_names)
+        return _open_labelled(prepared, path)
+    dataset = open_files([path], prepared.inputs, prepared.preprocessing)
+    return replace(dataset, class_names=class_names or _class_names(prepared, path))
+
+
+def _open_labelled(prepared: Prepared, path: str | Path) -> Dataset:
+    """Data with labels of all of the model's classes, and no others."""
+    classes = prepared.analysis.classes
+    numbers = prepared.class_names
+    if prepared.preprocessing.kind == "array":
+        numbers = numbers or tuple(map(str, range(classes)))
+    dataset = open_data(path, prepared.inputs, prepared.preprocessing, numbers)
+    if len(dataset.class_names) != classes:
+        raise DataError(
+            f"{path} has {'more' if len(dataset.class_names) > classes else 'fewer'} classes than the model",
+            got=f"{len(dataset.class_names)}: {', '.join(dataset.class_names[:10])}",
+            expected=f"{classes} subfolders, sorted as the model's classes are",
+        )
+    missing = np.setdiff1d(np.arange(classes), [] if dataset.labels is None else dataset.labels)
+    if missing.size:
+        raise DataError(
+            f"{path} has classes without a sample",
+            got=f"none for {', '.join(dataset.class_names[i] for i in missing[:10])}",
+            expected="samples of every class",
+            remedy="add samples, or fit with --labels model",
+        )
+    return dataset
+
+
+def _class_names(prepared: Prepared, path: str | Path) -> tuple[str, ...]:
+    """Names for data without labels: the model's, else the subfolders' if their number fits, else numbers."""
+    classes = prepared.analysis.classes
+    names = prepared.class_names
+    if names is None and prepared.preprocessing.kind == "image":
+        names = survey(path, labelled=False).class_names
+    return names if names is not None and len(names) == classes else tuple(map(str, range(classes)))
 
 
 def _examples(found: Survey, data: str | Path, settings: ExportSettings) -> Any:
@@ -136,8 +203,17 @@ def _examples(found: Survey, data: str | Path, settings: ExportSettings) -> Any:
     )
     if settings.mean is not None:
         return {s.name: np.zeros((2, *s.shape), dtype=np.float32) for s in specs}.get("x")
-    rows = _first_rows(open_data(data, specs, Preprocessing(kind="array")), 2)
+    rows = _first_rows(_samples(data, specs, Preprocessing(kind="array"), settings), 2)
     return rows["x"] if list(rows) == ["x"] else rows
+
+
+def _samples(
+    path: str | Path, inputs: tuple[TensorSpec, ...], preprocessing: Preprocessing, settings: ExportSettings
+) -> Dataset:
+    """The data before the number of classes is known; labels that are wanted and missing are found now."""
+    if settings.labels == "data":
+        return open_data(path, inputs, preprocessing)
+    return open_files([path], inputs, preprocessing)
 
 
 def _traced_dtype(kind: str, settings: ExportSettings) -> str:

@@ -213,7 +213,7 @@ def _segment_entry(
         features=_features(head),
         precision=stored_precision(segment.model),
         macs=analysis.spent(segment.nodes),
-        params=count_params(Graph(segment.model)),
+        params=count_params(Graph(segment.model)) - head.body_params,
         head_macs=head.macs,
         head_params=head.params,
     )

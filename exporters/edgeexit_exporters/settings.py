@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgeexit.errors import UsageError
 from edgeexit.policies import POLICIES
-from edgeexit_exporters.heads import HEADS, HeadSettings
+from edgeexit_exporters.heads import KINDS, HeadSettings
 from edgeexit_exporters.precision import parse_precision
 from edgeexit_exporters.selection import PLACEMENTS
 
@@ -69,8 +69,8 @@ class ExportSettings:
             )
         if (self.mean is None) != (self.std is None):
             raise UsageError("--mean and --std go together", expected="both or neither")
-        if self.head.kind not in HEADS:
-            raise UsageError("no such head", got=self.head.kind, expected=" or ".join(HEADS))
+        if self.head.kind not in KINDS:
+            raise UsageError("no such head", got=self.head.kind, expected=" or ".join(KINDS))
         if self.policy != "auto" and self.policy not in POLICIES:
             raise UsageError("no such policy", got=self.policy, expected=" or ".join(["auto", *POLICIES]))
         if self.placement not in PLACEMENTS:

@@ -22,12 +22,25 @@ from numpy.typing import NDArray
 
 from edgeexit.console import say
 from edgeexit.errors import MissingPartError, ModelError, UsageError
+from edgeexit_exporters.attached import Attached, attached_exits, close_network, open_network, output_names
 from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Source", "export_module", "is_torch_source", "load_onnx", "load_torch"]
+    from edgeexit.training.settings import TrainSettings
+
+__all__ = [
+    "Source",
+    "build_module",
+    "example_tensors",
+    "export_module",
+    "input_names",
+    "is_torch_source",
+    "load_onnx",
+    "load_torch",
+    "source_of",
+]
 
 _TRACED_BATCH = 2
 
@@ -40,11 +53,17 @@ class Source:
         name: The file's name without its folder, or `module:function`.
         model: See `edgeexit_exporters.normalise`.
         sha256: Of the file; None for a torch module.
+        attached: Exits that it brings as heads of their own, cheapest first.
+        class_names: If it knows them.
+        training: How its exits were trained, if `edgeexit train` did it.
     """
 
     name: str
     model: onnx.ModelProto
     sha256: str | None
+    attached: tuple[Attached, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    training: TrainSettings | None = None
 
 
 def is_torch_source(source: str) -> bool:
@@ -63,7 +82,7 @@ def load_onnx(path: str | Path) -> Source:
         raise ModelError(
             f"{path} is not a model file" if path.exists() else f"the model file {path} does not exist",
             got="a folder" if path.is_dir() else None,
-            expected="an .onnx file, or module:function for a torch model",
+            expected="an .onnx file, module:function for a torch model, or a folder of edgeexit train",
         )
     try:
         model = onnx.load(path)
@@ -81,6 +100,8 @@ def load_onnx(path: str | Path) -> Source:
 def load_torch(source: str, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Source:
     """Call `module:function` and export the module it returns, in eval mode, with a free batch axis.
 
+    Of an `edgeexit.training.MultiExit` the backbone is exported, and its heads come along as they are.
+
     Args:
         source: `module:function`; the current folder is searched for the module too.
         feeds: Example inputs, axis 0 the batch (at least 2 rows): one array for a module with one
@@ -91,20 +112,50 @@ def load_torch(source: str, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) ->
         UsageError: The function is not there or does not return a torch module.
         ModelError: The module cannot be exported.
     """
+    return source_of(source, build_module(source).eval().requires_grad_(False), feeds)
+
+
+def source_of(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Source:
+    """Export a module in eval mode; see `load_torch`."""
+    import torch
+
+    names, examples = example_tensors(source, module, feeds)
+    exits = attached_exits(module)
+    opened: Any = open_network(module) if exits else module  # type: ignore[arg-type]  # it is a MultiExit then
+    proto = export_module(source, opened, examples, names, torch, output_names=output_names(exits))
+    model = normalise(proto)
+    if exits:
+        close_network(source, model, exits)
+    return Source(source, model, None, exits)
+
+
+def example_tensors(
+    source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]
+) -> tuple[list[str], tuple[torch.Tensor, ...]]:
+    """Names of the inputs of `forward` that there are data for, and two rows of each.
+
+    Raises:
+        UsageError: An input that it needs is not there.
+    """
+    import torch
+
+    names = input_names(source, module, feeds)
+    arrays = [feeds[name] for name in names] if isinstance(feeds, Mapping) else [feeds]
+    return names, tuple(torch.from_numpy(np.ascontiguousarray(array[:_TRACED_BATCH])) for array in arrays)
+
+
+def build_module(source: str) -> torch.nn.Module:
+    """The torch module that `module:function` names, as it comes.
+
+    Raises:
+        MissingPartError: torch is not installed.
+        UsageError: The function is not there or does not return a torch module.
+        ModelError: It fails.
+    """
     try:
         import torch
     except ImportError as error:
         raise MissingPartError.package("exporting a torch model", "edgeexit-exporters[torch]") from error
-    module = _build(source, torch)
-    names = _input_names(source, module, feeds)
-    arrays = [feeds[name] for name in names] if isinstance(feeds, Mapping) else [feeds]
-    examples = tuple(torch.from_numpy(np.ascontiguousarray(array[:_TRACED_BATCH])) for array in arrays)
-    proto = export_module(source, module, examples, names, torch)
-    return Source(source, normalise(proto), None)
-
-
-def _build(source: str, torch: Any) -> Any:
-    """The torch module that the source names, in eval mode."""
     module_name, _, function_name = source.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,10 +178,15 @@ def _build(source: str, torch: Any) -> Any:
         raise UsageError(
             f"{source} does not return a torch module", got=type(model).__name__, expected="torch.nn.Module"
         )
-    return model.eval().requires_grad_(False)
+    return model
 
 
-def _input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> list[str]:
+def input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, Any] | NDArray[Any]) -> list[str]:
+    """Names of the inputs of `forward`, in its order: those that `feeds` has, or the first for a lone array.
+
+    Raises:
+        UsageError: One that it needs is not there.
+    """
     parameters = list(inspect.signature(module.forward).parameters.values())
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if not isinstance(feeds, Mapping):

@@ -28,9 +28,10 @@ class HeadNodes:
         nodes: In topological order; they read `reads`, the policy tensors and the initialisers.
         reads: The activations that the head needs.
         policy: Tensors that become inputs of the graph, by name.
-        initializers: Constants of the head's arithmetic (no learned values).
+        initializers: Constants of the head's arithmetic, and what a trained body learned.
         logits: The output, float32 of shape (batch, classes).
         macs: MACs of one sample.
+        body_params: Elements among `initializers` that were learned.
         features: The tensor, float32 of shape (batch, feature_length), from which `policy` gives the logits;
             None for logits that the model brings.
         feature_length: D, its length.
@@ -43,14 +44,15 @@ class HeadNodes:
     policy: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     initializers: tuple[onnx.TensorProto, ...] = ()
     macs: int = 0
+    body_params: int = 0
     features: str | None = None
     feature_length: int = 0
     statistics: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def params(self) -> int:
-        """Elements of the policy tensors."""
-        return sum(tensor.size for tensor in self.policy.values())
+        """Elements of the policy tensors, and of a trained body."""
+        return sum(tensor.size for tensor in self.policy.values()) + self.body_params
 
 
 @dataclass(frozen=True)

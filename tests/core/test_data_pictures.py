@@ -398,3 +398,25 @@ def test_an_empty_folder_to_run_is_refused(tmp_path: Path) -> None:
 def test_no_paths_to_run_are_refused() -> None:
     with pytest.raises(DataError, match="no data"):
         open_files([], spec(), rgb())
+
+
+def test_unlabelled_pictures_may_lie_anywhere(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", (6, 8))
+    save(tmp_path / "deep" / "er" / "b.png", (6, 8))
+    found = survey(tmp_path, labelled=False)
+    assert (found.kind, found.count, found.size, found.mode, found.class_names) == ("image", 2, (6, 8), "RGB", ())
+
+
+def test_subfolders_of_unlabelled_pictures_may_stand_for_classes(folder: Path) -> None:
+    assert survey(folder, labelled=False).class_names == survey(folder).class_names
+
+
+def test_an_unlabelled_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no pictures"):
+        survey(tmp_path, labelled=False)
+
+
+def test_a_picture_beside_class_folders_is_told_what_needs_no_classes(folder: Path) -> None:
+    save(folder / "stray.png")
+    with pytest.raises(DataError, match="--labels model"):
+        survey(folder)

@@ -18,7 +18,7 @@ import pytest
 import zoo
 from core.bundles import snapshot
 from edgeexit.bundle import Bundle
-from integration.material import NORMALISE, make_world, pictures, save_arrays, save_folder
+from integration.material import NORMALISE, make_world, normalised, pictures, save_arrays, save_folder
 
 Cli = Callable[..., Any]
 
@@ -348,3 +348,32 @@ def test_an_interrupted_export_says_so_and_leaves_no_bundle(world: Path, tmp_pat
     assert process.wait() == 130, rest
     assert "Traceback" not in rest
     assert snapshot(out) == {}
+
+
+def test_trained_heads_go_the_whole_road(export: Callable[..., Any], cli: Cli, world: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs edgeexit[train]")
+    pytest.importorskip("onnxscript", reason="needs edgeexit-exporters[torch]")
+    pixels, _ = pictures(500, 1)
+    data = save_arrays(tmp_path / "bare.npz", x=normalised(pixels))
+    options = ("--head", "trained", "--labels", "model", "--epochs", "6", "--exit-head", "linear/24", "--threads", "1")
+    document = export(*options, "--max-drop", "0.3", "--json", **{"--data": data}).document()
+    assert [entry["head"] for entry in document["exits"]] == ["trained", "model"]
+    assert cli("verify", tmp_path / "out").code == 0
+    assert cli("tune", tmp_path / "out", "--data", data, "--labels", "model", "--max-drop", "0.4", "-o",
+               tmp_path / "tuned").code == 0  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--epochs", "3"), "--head trained"),
+        (("--exit-head", "linear"), "--head trained"),
+        (("--search", "4"), "--head trained"),
+        (("--head", "trained", "--updatable"), "cannot be updated"),
+        (("--head", "trained", "--exit-head", "round"), "cannot be read"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    export: Callable[..., Any], more: tuple[str, ...], words: str
+) -> None:
+    assert words in export(*more, code=2).stderr

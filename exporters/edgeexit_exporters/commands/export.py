@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,13 +17,13 @@ from edgeexit.targets import load_target
 from edgeexit_exporters.commands.triton import show as show_repository
 from edgeexit_exporters.cuts import enumerate_cuts
 from edgeexit_exporters.exporting import export as export_bundle
-from edgeexit_exporters.heads import HEADS, HeadSettings
+from edgeexit_exporters.heads import KINDS, HeadSettings
 from edgeexit_exporters.loading import prepare
 from edgeexit_exporters.selection import CHECK_MACS, PLACEMENTS, expected_time
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.triton import check_repository, write_repository
 
-__all__ = ["export"]
+__all__ = ["NUMBERS", "export", "height_width"]
 
 EXAMPLES = """\b
 Examples:
@@ -33,6 +34,9 @@ Examples:
   edgeexit export small.onnx big.onnx --data images/train -o cascade.eexit
   edgeexit export mypackage.models:build --data train.npz -o model.eexit
   edgeexit export model.onnx --data images/train --precision int8 -o model.eexit
+  edgeexit export mypackage.models:build --data pictures --head trained \
+      --labels model -o model.eexit
+  edgeexit export run --data images/train -o model.eexit
   edgeexit export model.onnx --data train.npz --list-cuts
 """
 
@@ -63,7 +67,27 @@ NUMBERS = _Numbers()
     "--calibration", metavar="DIR|NPZ", help="What thresholds are fitted on; else a tenth of --data is held out."
 )
 @click.option("--exits", metavar="auto|N|a,b", help="auto: those that pay; N: even shares of cost; or tensor names.")
-@click.option("--head", type=click.Choice(sorted(HEADS)), default="gaussian", show_default=True, help="Kind of exit.")
+@click.option(
+    "--head",
+    type=click.Choice(sorted(KINDS)),
+    default="gaussian",
+    show_default=True,
+    help="Kind of exit: fitted in one pass over the data, or trained with torch.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="N", help="With trained, times through the data.  [default: 10]"
+)
+@click.option(
+    "--exit-head",
+    metavar="SPEC",
+    help="With trained: auto, linear, conv, mixed or token, with sizes as in conv:32,64/128.  [default: auto]",
+)
+@click.option(
+    "--search",
+    type=click.IntRange(min=1),
+    metavar="TRIALS",
+    help="With trained, try so many architectures for each exit first and take the one that saves most.",
+)
 @click.option(
     "--labels",
     type=click.Choice(["data", "model"]),
@@ -140,6 +164,9 @@ def export(
     calibration: str | None,
     exits: str | None,
     head: str,
+    epochs: int | None,
+    exit_head: str | None,
+    search: int | None,
     labels: str,
     max_drop: float,
     mean: tuple[float, ...] | None,
@@ -162,15 +189,17 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Cut SOURCE at early exits, fit the exits in one pass over the data, and write a bundle.
+    """Cut SOURCE at early exits, fit the exits to the data, and write a bundle.
 
-    SOURCE is an .onnx file, or module:function for a function that returns a torch module. A plain
-    classifier gets exits; several sources make a cascade of models, small to large, which may get
-    exits besides (--exits 0 for none); a model with several logits outputs keeps its own, and gets
-    others with --exits.
+    SOURCE is an .onnx file, module:function for a function that returns a torch module, or a folder of
+    edgeexit train. A plain classifier gets exits; several sources make a cascade of models, small to
+    large, which may get exits besides (--exits 0 for none); a model with several logits outputs keeps
+    its own, and gets others with --exits; a trained run or a MultiExit keeps those of its heads that
+    pay, or that --exits names.
 
     DIR is an image folder with one subfolder a class, sorted as the model's classes are; NPZ an
-    archive with x and y, or with y and one array for each input of the model.
+    archive with x and y, or with y and one array for each input of the model. With --labels model no
+    labels are needed: any folder of pictures, and archives without y.
 
     The thresholds keep the loss of accuracy on the calibration split, and one standard error in
     reserve, within --max-drop at the least cost.
@@ -182,13 +211,13 @@ def export(
     device = None if target is None else load_target(target)
     settings = ExportSettings(
         exits=exits,
-        head=HeadSettings(kind=head, means_bytes=int(means_kib * 1024), updatable=updatable),
+        head=_head(head, int(means_kib * 1024), epochs, exit_head, search, updatable=updatable),
         max_drop=max_drop,
         labels=labels,
         mean=mean,
         std=std,
         resize=resize,
-        size=_height_width(size),
+        size=height_width(size),
         policy=policy,
         placement=placement,
         min_gain=min_gain,
@@ -224,7 +253,33 @@ def export(
         say(f"On {device.title}: edgeexit verify {output}")
 
 
-def _height_width(size: tuple[float, ...] | None) -> tuple[int, int] | None:
+def _head(
+    kind: str, means_bytes: int, epochs: int | None, architecture: str | None, trials: int | None, *, updatable: bool
+) -> HeadSettings:
+    """The choice of heads.
+
+    Raises:
+        UsageError: An option belongs to another kind of head.
+    """
+    given = {"epochs": epochs, "architecture": architecture, "trials": trials}
+    trained: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if trained and kind != "trained":
+        raise UsageError(
+            "--epochs, --exit-head and --search are for trained heads", got=f"--head {kind}", expected="--head trained"
+        )
+    if updatable and kind == "trained":
+        raise UsageError(
+            "trained heads cannot be updated on a device", got="--updatable", remedy="--head gaussian or class-means"
+        )
+    return HeadSettings(kind=kind, means_bytes=means_bytes, updatable=updatable, **trained)
+
+
+def height_width(size: tuple[float, ...] | None) -> tuple[int, int] | None:
+    """What `--size` says.
+
+    Raises:
+        UsageError: It is not one or two whole numbers.
+    """
     if size is None:
         return None
     if len(size) not in (1, 2) or any(length < 1 or length != int(length) for length in size):

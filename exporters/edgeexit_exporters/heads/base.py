@@ -20,17 +20,23 @@ class HeadSettings:
     """What a user may choose about heads.
 
     Attributes:
-        kind: "gaussian" or "class-means".
+        kind: "gaussian", "class-means" or "trained".
         means_bytes: Memory for the class means of one exit, in bytes (class-means heads).
         max_features: Most features of one exit (Gaussian heads).
         updatable: Keep what a device needs to update Gaussian heads: 2 D² bytes an exit of D features.
-            Class-means heads can be updated in any case.
+            Class-means heads can be updated in any case, trained heads never.
+        epochs: Times through the data (trained heads).
+        architecture: Of trained heads, as `edgeexit.training.HeadSpec` writes it.
+        trials: Architectures to try for each exit before the heads are trained; 0 for none.
     """
 
     kind: str = "gaussian"
     means_bytes: int = 64 * 1024
     max_features: int = 1536
     updatable: bool = False
+    epochs: int = 10
+    architecture: str = "auto"
+    trials: int = 0
 
 
 class Head(Protocol):
@@ -38,7 +44,7 @@ class Head(Protocol):
 
     @property
     def kind(self) -> str:
-        """The name under which `HEADS` knows it."""
+        """The name of its kind, as in `KINDS`."""
 
     @property
     def features(self) -> Features:

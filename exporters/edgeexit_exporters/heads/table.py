@@ -11,7 +11,7 @@ from edgeexit_exporters.heads.class_means import ClassMeansFitter
 from edgeexit_exporters.heads.gaussian import GaussianFitter
 from edgeexit_exporters.probe import TensorInfo
 
-__all__ = ["HEADS", "TensorPlace"]
+__all__ = ["HEADS", "KINDS", "TensorPlace"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,7 @@ HEADS: dict[str, Callable[[TensorPlace, int, HeadSettings], HeadFitter]] = {
     "gaussian": _gaussian,
     "class-means": _class_means,
 }
+"""Heads that are fitted in one pass, by name."""
+
+KINDS = (*HEADS, "trained")
+"""All kinds of head that can be added to a model; trained ones take torch."""

@@ -1,0 +1,176 @@
+"""A MultiExit and a training run as sources: the heads that torch trained become those of the bundle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeexit.bundle import Bundle
+from edgeexit.data import open_data
+from edgeexit.errors import DataError, ModelError, UsageError
+from edgeexit_exporters.exporting import export
+from edgeexit_exporters.loading import HELD_OUT, open_splits, prepare
+from edgeexit_exporters.settings import ExportSettings
+from edgeexit_runtime import Cascade
+from edgeexit_runtime.verification import verify
+from integration.material import LABELS, MEAN, STD, normalised, pictures, save_arrays, save_folder
+
+torch = pytest.importorskip("torch", reason="needs edgeexit[train]")
+pytest.importorskip("onnxscript", reason="needs edgeexit-exporters[torch]")
+
+from edgeexit.training.settings import TrainSettings  # noqa: E402  torch may be missing
+from edgeexit.training.store import load_run, restore  # noqa: E402
+from edgeexit_exporters.train_run import RunRequest, make_run, parse_places  # noqa: E402
+from nets_torch import write_nets  # noqa: E402
+
+X, Y = pictures(400, 1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The current folder for the whole module: sources, data, and a run."""
+    root = tmp_path_factory.mktemp("world")
+    write_nets(root)
+    save_arrays(root / "data.npz", x=normalised(X), y=Y)
+    save_arrays(root / "bare.npz", x=normalised(X))
+    save_folder(root / "pictures", X, Y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.syspath_prepend(str(root))
+        request = RunRequest("nets:build", "pictures", "run", at="one,two", mean=MEAN, std=STD, quiet=True)
+        make_run(request, TrainSettings(mode="combined", epochs=3, batch=32, rate=3e-3, threads=1))
+        yield root
+    sys.modules.pop("nets", None)
+
+
+@pytest.fixture
+def bundle(world: Path, tmp_path: Path) -> Callable[..., Bundle]:
+    def make(source: str, data: str = "bare.npz", **settings: Any) -> Bundle:
+        wanted = {"labels": "model", "quiet": True, "threads": 1, "max_drop": 0.3, "check_macs": 0, **settings}
+        export([source], data, tmp_path / "bundle", ExportSettings(**wanted))
+        return Bundle.open(tmp_path / "bundle")
+
+    return make
+
+
+def answers(found: Bundle, x: np.ndarray) -> list[np.ndarray]:
+    cascade = Cascade.open(found)
+    return list(cascade.logits({cascade.manifest.inputs[0].name: x}))
+
+
+def test_a_multi_exit_answers_as_in_torch_and_its_exits_are_named_after_modules(bundle: Callable[..., Bundle]) -> None:
+    import nets
+
+    found = bundle("nets:attached", exits="two,one")
+    assert [(e.name, e.head) for e in found.manifest.exits] == [
+        ("one", "trained"),
+        ("two", "trained"),
+        ("whole model", "model"),
+    ]
+    x = normalised(X[:7])
+    with torch.no_grad():
+        want = nets.attached().eval()(torch.from_numpy(x))
+    for ours, theirs in zip(answers(found, x), want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert verify(found, Cascade.open(found)).samples
+
+
+def test_a_run_answers_as_in_torch_with_the_preprocessing_and_the_classes_of_its_training(
+    bundle: Callable[..., Bundle], world: Path
+) -> None:
+    import nets
+
+    found = bundle("run", "pictures", labels="data", exits="2")
+    manifest = found.manifest
+    assert manifest.labels == LABELS
+    assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (MEAN, STD)
+    network = restore(load_run(world / "run"), nets.build(), torch.zeros(2, 3, 8, 8))
+    with torch.no_grad():
+        want = network(torch.from_numpy(normalised(X[:9])))
+    for ours, theirs in zip(answers(found, X[:9]), want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert verify(found, Cascade.open(found)).samples
+    (source,) = manifest.provenance.sources
+    assert (source.name, source.sha256) == ("run", load_run(world / "run").document.weights_sha256)
+
+
+def test_of_attached_exits_those_that_pay_stay(bundle: Callable[..., Bundle]) -> None:
+    every = bundle("run", "pictures", exits="2").manifest.exits
+    dear = bundle("run", "pictures", check_macs=1e9).manifest.exits
+    assert len(every) == 3
+    assert [exit_.name for exit_ in dear] == ["whole model"]
+
+
+def test_arrays_of_floats_are_what_the_model_takes_and_the_run_names_the_classes(bundle: Callable[..., Bundle]) -> None:
+    manifest = bundle("run", "data.npz").manifest
+    assert (manifest.labels, manifest.preprocessing.mean) == (LABELS, None)
+    assert manifest.inputs[0].dtype == "float32"
+
+
+def test_attached_heads_stand_behind_rounded_segments(bundle: Callable[..., Bundle]) -> None:
+    found = bundle("run", "pictures", precision="int8", exits="two", max_drop=0.9)
+    assert [segment.precision for segment in found.manifest.segments] == ["int8", "int8"]
+    assert verify(found, Cascade.open(found)).samples
+
+
+@pytest.mark.parametrize("labels", ["data", "model"])
+def test_thresholds_are_fitted_on_what_the_run_held_out(world: Path, labels: str) -> None:
+    settings = ExportSettings(labels=labels, seed=7, quiet=True)
+    prepared = prepare(["run"], "pictures", settings)
+    rest, held = open_splits(prepared, "pictures", None, settings)
+    whole = open_data(world / "pictures", prepared.inputs, prepared.preprocessing)
+    seen, unseen = whole.split(HELD_OUT, 0)
+    assert ([Path(n).name for n in held.names], len(rest)) == ([Path(n).name for n in unseen.names], len(seen))
+
+
+@pytest.mark.parametrize("exits", ["three", "one,nothing", ","])
+def test_an_exit_that_is_not_attached_is_refused(bundle: Callable[..., Bundle], exits: str) -> None:
+    with pytest.raises(UsageError, match="no such exit attached") as refusal:
+        bundle("nets:attached", exits=exits)
+    assert refusal.value.expected == "one, two"
+
+
+def test_a_model_with_exits_attached_is_no_part_of_a_cascade_of_models(world: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(labels="model", quiet=True)
+    with pytest.raises(UsageError, match="a cascade by itself"):
+        export(["nets:attached", "nets:build"], "bare.npz", tmp_path / "bundle", settings)
+
+
+def test_a_model_with_several_logits_keeps_them(bundle: Callable[..., Bundle]) -> None:
+    assert [exit_.head for exit_ in bundle("nets:several").manifest.exits] == ["model", "model"]
+
+
+def test_another_backbone_than_that_of_the_run_is_refused(world: Path, bundle: Callable[..., Bundle]) -> None:
+    document = (world / "run" / "training.json").read_text()
+    other = world / "other"
+    other.mkdir()
+    (other / "weights.safetensors").write_bytes((world / "run" / "weights.safetensors").read_bytes())
+    (other / "training.json").write_text(document.replace("nets:build", "nets:another"))
+    with pytest.raises(ModelError, match="another backbone"):
+        bundle("other", "pictures")
+
+
+def test_a_run_that_was_not_finished_is_refused(world: Path, bundle: Callable[..., Bundle]) -> None:
+    (world / "stopped").mkdir()
+    (world / "stopped" / "checkpoint.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match="not finished"):
+        bundle("stopped")
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("auto", "auto"),
+        ("selfxit", "selfxit"),
+        ("0.15, 0.3", [0.15, 0.3]),
+        ("0,1", ["0", "1"]),
+        ("layer1.2,layer2", ["layer1.2", "layer2"]),
+    ],
+)
+def test_places_are_words_shares_or_names(text: str, places: object) -> None:
+    assert parse_places(text) == places

@@ -1,0 +1,163 @@
+"""`edgeexit train`: its flags, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.bundles import snapshot
+from edgeexit.cli import Commands, installed_commands
+from integration.material import LABELS, NORMALISE, normalised, pictures, save_arrays, save_folder
+
+torch = pytest.importorskip("torch", reason="needs edgeexit[train]")
+pytest.importorskip("onnxscript", reason="needs edgeexit-exporters[torch]")
+
+from nets_torch import write_nets  # noqa: E402  torch may be missing
+
+TRAIN = EntryPoint("train", "edgeexit_exporters.commands.train:train", "edgeexit.commands")
+COMMANDS = Commands(installed=lambda: {**installed_commands(), "train": TRAIN})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("world")
+    write_nets(root)
+    pixels, labels = pictures(250, 1)
+    save_folder(root / "pictures", pixels, labels)
+    save_arrays(root / "data.npz", x=normalised(pixels), y=labels)
+    (root / "flat").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(root / "flat" / f"{i}.png")
+    yield root
+    sys.modules.pop("nets", None)
+
+
+@pytest.fixture
+def train(cli: Callable[..., Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Train on the world's pictures into `tmp_path / "run"`, and see how it ends."""
+    monkeypatch.chdir(world)
+    monkeypatch.syspath_prepend(str(world))
+
+    def run(*more: object, code: int = 0, source: str = "nets:build", **changes: object) -> Any:
+        options = {"--data": "pictures", "--at": "one,two", "--epochs": 2, "-o": tmp_path / "run", **changes}
+        arguments = [word for pair in options.items() if pair[1] is not None for word in pair]
+        before = snapshot(tmp_path)
+        outcome = cli("train", source, *arguments, "--threads", 1, "--batch", 32, *more, commands=COMMANDS)
+        assert outcome.code == code, outcome.stderr
+        if code:
+            assert outcome.stdout == ""
+            assert "Traceback" not in outcome.stderr
+            assert snapshot(tmp_path) == before
+        return outcome
+
+    return run
+
+
+def test_a_run_says_what_each_exit_can_do_and_what_comes_next(train: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = train(*NORMALISE)
+    assert all(word in outcome.stdout for word in ("one", "two", "whole model", "agreement", "converged"))
+    assert f"edgeexit export {tmp_path / 'run'} --data pictures --labels model" in outcome.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"epoch"') >= 2
+
+
+@pytest.mark.parametrize("mode", ["joint", "layerwise", "combined"])
+def test_modes_with_labels_go_the_same_road(train: Callable[..., Any], mode: str) -> None:
+    document = train(*NORMALISE, "--quiet", "--json", **{"--mode": mode, "--head": "linear"}).document()
+    assert (document["mode"], document["epochs"]) == (mode, 2)
+    assert [exit_["name"] for exit_ in document["exits"]] == ["one", "two", "whole model"]
+    assert "--labels" not in document["next"]
+
+
+def test_the_run_keeps_preprocessing_inputs_and_class_names(train: Callable[..., Any], tmp_path: Path) -> None:
+    train(*NORMALISE, "--quiet", **{"--mode": "layerwise", "--epochs": 1})
+    document = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert tuple(document["class_names"]) == LABELS
+    assert document["preprocessing"]["mean"] == [0.45, 0.5, 0.55]
+    assert document["inputs"][0]["shape"] == [8, 8, 3]
+    assert document["source"] == "nets:build"
+
+
+def test_without_labels_any_folder_of_pictures_or_archive_is_enough(
+    train: Callable[..., Any], world: Path, tmp_path: Path
+) -> None:
+    train(*NORMALISE, "--quiet", **{"--data": "flat", "--epochs": 1})
+    save_arrays(world / "bare.npz", x=np.load(world / "data.npz")["x"])
+    found = train("--quiet", "--json", **{"--data": "bare.npz", "-o": tmp_path / "other"}).document()
+    assert found["exits"][0]["against"] == "model"
+
+
+def test_what_was_given_to_judge_by_is_what_the_next_command_calibrates_on(train: Callable[..., Any]) -> None:
+    found = train(*NORMALISE, "--quiet", "--json", **{"--validation": "flat", "--epochs": 1}).document()
+    assert "--calibration flat" in found["next"]
+
+
+def test_places_may_be_shares_and_each_exit_may_have_a_head_of_its_own(train: Callable[..., Any]) -> None:
+    both = {"--at": "0.2,0.7", "--epochs": 1}
+    found = train(*NORMALISE, "--quiet", "--json", "--head", "linear", "--head", "mixed", **both).document()
+    assert [str(exit_["head"]).partition("@")[0] for exit_ in found["exits"]] == ["linear", "mixed", "None"]
+
+
+def test_a_multi_exit_is_trained_as_it_comes(train: Callable[..., Any]) -> None:
+    found = train(*NORMALISE, "--quiet", "--json", source="nets:attached", **{"--epochs": 1}).document()
+    assert [exit_["name"] for exit_ in found["exits"]] == ["one", "two", "whole model"]
+
+
+def test_a_run_that_is_done_can_be_resumed_and_stays_as_it_is(train: Callable[..., Any], tmp_path: Path) -> None:
+    train(*NORMALISE, "--quiet")
+    weights = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    train(*NORMALISE, "--quiet", "--resume")
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == weights
+
+
+def test_a_resumed_run_with_other_settings_is_refused(train: Callable[..., Any]) -> None:
+    train(*NORMALISE, "--quiet")
+    assert "epochs" in train(*NORMALISE, "--quiet", "--resume", code=2, **{"--epochs": 3}).stderr
+
+
+def test_an_older_folder_is_not_overwritten(train: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    assert "--resume" in train(*NORMALISE, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "code", "words"),
+    [
+        ({"--data": "none.npz"}, (), 4, "does not exist"),
+        ({"--data": "flat", "--mode": "joint"}, (), 4, "--labels model"),
+        ({"--at": "four"}, (), 2, "four"),
+        ({"--at": ","}, (), 2, "names no place"),
+        ({"--head": "round"}, (), 2, "cannot be read"),
+        ({"--rate": "-1"}, (), 2, "rate"),
+        ({"--validation": "pictures"}, (), 2, "--validation"),
+        ({"-o": "pictures/run"}, (), 2, "inside the data"),
+        ({}, ("--mean", "0.5"), 2, "go together"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    train: Callable[..., Any], changes: dict[str, object], more: tuple[object, ...], code: int, words: str
+) -> None:
+    assert words in train(*more, "--quiet", code=code, **changes).stderr
+
+
+@pytest.mark.parametrize(("source", "code"), [("nets:several", 2), ("nets:nothing", 2), ("nonets:build", 2)])
+def test_a_source_that_cannot_carry_exits_is_refused(train: Callable[..., Any], source: str, code: int) -> None:
+    train(*NORMALISE, "--quiet", source=source, code=code)
+
+
+def test_other_classes_than_the_models_are_refused(train: Callable[..., Any], world: Path) -> None:
+    save_folder(world / "three", *pictures(30, 1, classes=3))
+    assert "fewer classes" in train(*NORMALISE, code=4, **{"--data": "three", "--mode": "joint"}).stderr
+
+
+def test_without_torch_the_package_is_named(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "edgeexit.training.trainer", None)
+    assert "edgeexit[train]" in train(code=6).stderr
