@@ -36,12 +36,12 @@ from torch import Tensor
 from edgeexit.policies import AUTO
 from edgeexit.replay import judge, replay
 from edgeexit.thresholds import Budget
-from edgeexit.training.autoencoder import pretrain
-from edgeexit.training.clustering import cluster
-from edgeexit.training.clustering_network import DeepClustering
-from edgeexit.training.clustering_scores import clustering_accuracy, match, normalised_mutual_information
-from edgeexit.training.clustering_settings import ClusterSettings, PretrainSettings
-from edgeexit.training.distortion import Distortion
+from edgeexit.training.clustering.autoencoder import pretrain
+from edgeexit.training.clustering.clusters import cluster
+from edgeexit.training.clustering.distortion import Distortion
+from edgeexit.training.clustering.network import DeepClustering
+from edgeexit.training.clustering.scores import clustering_accuracy, match, normalised_mutual_information
+from edgeexit.training.clustering.settings import ClusterSettings, PretrainSettings
 from edgeexit.tuning import tune_all
 from edgeexit_runtime import Cascade
 from edgeexit_runtime.machine import describe_machine

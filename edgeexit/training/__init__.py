@@ -14,17 +14,33 @@ from edgeexit.errors import MissingPartError
 if TYPE_CHECKING:
     from edgeexit.training.attach import MultiExit
     from edgeexit.training.feeding import Feed
+    from edgeexit.training.frozen import train_heads
     from edgeexit.training.heads import HeadSpec
+    from edgeexit.training.outcomes import ExitOutcome, TrainingResult
     from edgeexit.training.settings import TrainSettings
     from edgeexit.training.store import load_run, restore, save_run
     from edgeexit.training.trainer import train
 
-__all__ = ["Feed", "HeadSpec", "MultiExit", "TrainSettings", "load_run", "restore", "save_run", "train"]
+__all__ = [
+    "ExitOutcome",
+    "Feed",
+    "HeadSpec",
+    "MultiExit",
+    "TrainSettings",
+    "TrainingResult",
+    "load_run",
+    "restore",
+    "save_run",
+    "train",
+    "train_heads",
+]
 
 _MODULES = {
     "attach": ("MultiExit",),
     "feeding": ("Feed",),
+    "frozen": ("train_heads",),
     "heads": ("HeadSpec",),
+    "outcomes": ("ExitOutcome", "TrainingResult"),
     "settings": ("TrainSettings",),
     "store": ("load_run", "restore", "save_run"),
     "trainer": ("train",),

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.calls import Call, Example, first_tensor, logits_of
 from edgeexit.training.heads import Head, HeadSpec, build_head, head_macs
-from edgeexit.training.layout import has_channels_first
+from edgeexit.training.model.calls import Call, Example, first_tensor, logits_of
+from edgeexit.training.model.layout import has_channels_first
+from edgeexit.training.model.reading import Reading, arguments_by_name
+from edgeexit.training.model.recording import macs_spent, observe, watched
 from edgeexit.training.places import chosen_places
-from edgeexit.training.reading import Reading, arguments_by_name
-from edgeexit.training.recording import macs_spent, observe, watched
 
 __all__ = ["WHOLE_MODEL", "Activations", "MultiExit"]
 

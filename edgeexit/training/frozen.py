@@ -9,11 +9,11 @@ from torch import nn
 
 from edgeexit.console import say
 from edgeexit.training.activations import ActivationBatch, ActivationFeed
-from edgeexit.training.course import Course
 from edgeexit.training.headslearner import HeadsLearner
-from edgeexit.training.hosting import choose_device, hosted, torch_threads
+from edgeexit.training.loop.course import Course
+from edgeexit.training.loop.hosting import choose_device, hosted, torch_threads
+from edgeexit.training.loop.randomness import preserved_generators
 from edgeexit.training.outcomes import ExitOutcome
-from edgeexit.training.randomness import preserved_generators
 from edgeexit.training.settings import TrainSettings
 
 __all__ = ["ActivationBatch", "ActivationFeed", "HeadsLearner", "report_failures", "train_heads"]

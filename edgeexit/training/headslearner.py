@@ -13,18 +13,18 @@ from torch.nn import functional
 
 from edgeexit.errors import DataError, UsageError
 from edgeexit.training.activations import ActivationBatch, ActivationFeed
-from edgeexit.training.losses import distillation
-from edgeexit.training.optimisers import (
+from edgeexit.training.loop.optimisers import (
     build_optimiser,
     load_optimiser,
     optimiser_tensors,
     parameter_groups,
     set_rates,
 )
+from edgeexit.training.loop.randomness import derived_seed, seed_generators
+from edgeexit.training.loop.weights import architecture, copied, live, put, under
+from edgeexit.training.losses import distillation
 from edgeexit.training.outcomes import ExitOutcome, Tally
-from edgeexit.training.randomness import derived_seed, seed_generators
 from edgeexit.training.settings import FROZEN_MODES, TrainSettings, rate_share
-from edgeexit.training.weights import architecture, copied, live, put, under
 
 __all__ = ["HeadsLearner"]
 

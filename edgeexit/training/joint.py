@@ -12,21 +12,21 @@ from torch.nn import functional
 
 from edgeexit.errors import DataError, UsageError
 from edgeexit.training.attach import MultiExit
-from edgeexit.training.calling import called, exits_logits, moved
-from edgeexit.training.course import Diverged
 from edgeexit.training.feeding import Feed, TrainBatch
-from edgeexit.training.losses import exit_weights, late_to_early, weighted_cross_entropy
-from edgeexit.training.optimisers import (
+from edgeexit.training.loop.calling import called, exits_logits, moved
+from edgeexit.training.loop.course import Diverged
+from edgeexit.training.loop.optimisers import (
     build_optimiser,
     load_optimiser,
     optimiser_tensors,
     parameter_groups,
     set_rates,
 )
+from edgeexit.training.loop.randomness import derived_seed, seed_generators
+from edgeexit.training.loop.weights import all_finite, copied, live, put, under
+from edgeexit.training.losses import exit_weights, late_to_early, weighted_cross_entropy
 from edgeexit.training.outcomes import ExitOutcome, Tally
-from edgeexit.training.randomness import derived_seed, seed_generators
 from edgeexit.training.settings import TrainSettings, rate_share
-from edgeexit.training.weights import all_finite, copied, live, put, under
 
 __all__ = ["JointLearner"]
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.calls import Call, Example, evaluating
-from edgeexit.training.dataflow import Position
-from edgeexit.training.recording import watched
-from edgeexit.training.tracing import trace
+from edgeexit.training.model.calls import Call, Example, evaluating
+from edgeexit.training.model.dataflow import Position
+from edgeexit.training.model.recording import watched
+from edgeexit.training.model.tracing import trace
 
 __all__ = ["SDN_SHARES", "Place", "Survey", "candidate_places", "chosen_places", "placed", "selfxit_filter", "survey"]
 

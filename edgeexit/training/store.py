@@ -27,12 +27,12 @@ from edgeexit.errors import DataError, EdgeExitError, ModelError, UsageError
 from edgeexit.files import read_small
 from edgeexit.manifest import Preprocessing, TensorSpec
 from edgeexit.training.attach import MultiExit
-from edgeexit.training.calls import Example
-from edgeexit.training.checkpoints import plain
 from edgeexit.training.heads import Head, HeadSpec
+from edgeexit.training.loop.checkpoints import plain
+from edgeexit.training.loop.weights import state_digest
+from edgeexit.training.model.calls import Example
 from edgeexit.training.outcomes import ExitOutcome, TrainingResult
 from edgeexit.training.settings import TrainSettings
-from edgeexit.training.weights import state_digest
 
 __all__ = ["RUN_FILE", "Run", "RunDocument", "load_run", "restore", "save_run"]
 

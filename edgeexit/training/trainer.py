@@ -15,17 +15,17 @@ from torch import nn
 from edgeexit.errors import UsageError
 from edgeexit.training.activations import ActivationBatch
 from edgeexit.training.attach import WHOLE_MODEL, Activations, MultiExit
-from edgeexit.training.calling import called, moved
-from edgeexit.training.course import Course
 from edgeexit.training.feeding import Feed, TrainBatch
 from edgeexit.training.frozen import report_failures
 from edgeexit.training.headslearner import HeadsLearner
-from edgeexit.training.hosting import choose_device, choose_precision, hosted, torch_threads
 from edgeexit.training.joint import JointLearner
+from edgeexit.training.loop.calling import called, moved
+from edgeexit.training.loop.course import Course
+from edgeexit.training.loop.hosting import choose_device, choose_precision, hosted, torch_threads
+from edgeexit.training.loop.randomness import preserved_generators
+from edgeexit.training.loop.weights import architecture, state_digest
 from edgeexit.training.outcomes import ExitOutcome, TrainingResult
-from edgeexit.training.randomness import preserved_generators
 from edgeexit.training.settings import TrainSettings
-from edgeexit.training.weights import architecture, state_digest
 
 __all__ = ["train"]
 

@@ -235,7 +235,7 @@ def _refuse_own_exits(source: str, module: torch.nn.Module, feed: Feed) -> None:
     """
     import torch
 
-    from edgeexit.training.calls import Call, evaluating
+    from edgeexit.training.model.calls import Call, evaluating
 
     call = Call.of(_example(feed)).beside(module)
     with evaluating(module):

@@ -15,18 +15,18 @@ save_file = pytest.importorskip("safetensors.torch", reason="training stores wei
 from edgeexit.bundle import Bundle  # noqa: E402 after the skips
 from edgeexit.cli import main  # noqa: E402
 from edgeexit.replay import judge, replay  # noqa: E402
-from edgeexit.training.autoencoder import pretrain  # noqa: E402
-from edgeexit.training.clustering import cluster  # noqa: E402
-from edgeexit.training.clustering_network import DeepClustering  # noqa: E402
-from edgeexit.training.clustering_scores import clustering_accuracy  # noqa: E402
-from edgeexit.training.clustering_settings import ClusterSettings, PretrainSettings  # noqa: E402
+from edgeexit.training.clustering.autoencoder import pretrain  # noqa: E402
+from edgeexit.training.clustering.clusters import cluster  # noqa: E402
+from edgeexit.training.clustering.network import DeepClustering  # noqa: E402
+from edgeexit.training.clustering.scores import clustering_accuracy  # noqa: E402
+from edgeexit.training.clustering.settings import ClusterSettings, PretrainSettings  # noqa: E402
 from edgeexit_runtime import Cascade  # noqa: E402
 from edgeexit_runtime.verification import verify  # noqa: E402
 
 SIZES = {"features": 12, "clusters": 3, "widths": (24, 24, 96), "code": 3}
 MODULE = """
 from safetensors.torch import load_file
-from edgeexit.training.clustering_network import DeepClustering
+from edgeexit.training.clustering.network import DeepClustering
 
 def network():
     built = DeepClustering(features=12, clusters=3, widths=(24, 24, 96), code=3)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeexit.training.course import Course
 from edgeexit.training.frozen import HeadsLearner
 from edgeexit.training.heads import Head, HeadSpec, build_head, head_macs
-from edgeexit.training.hosting import choose_device, hosted, torch_threads
-from edgeexit.training.randomness import preserved_generators
+from edgeexit.training.loop.course import Course
+from edgeexit.training.loop.hosting import choose_device, hosted, torch_threads
+from edgeexit.training.loop.randomness import preserved_generators
 from edgeexit.training.search.objective import Quality, hopeless, quality
 from edgeexit.training.search.recording import Recording
 from edgeexit.training.search.results import SearchPlace, SearchTrial

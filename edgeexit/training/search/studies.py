@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeexit.errors import DataError, MissingPartError, UsageError
 from edgeexit.training.heads import HeadSpec
-from edgeexit.training.randomness import derived_seed
+from edgeexit.training.loop.randomness import derived_seed
 from edgeexit.training.search.results import SearchTrial
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 
-from edgeexit.training.bodies import FeatureNorm
 from edgeexit.training.heads import Head as TorchHead
+from edgeexit.training.heads.bodies import FeatureNorm
 from edgeexit_exporters.features import Features, numbers
 from edgeexit_exporters.graph import Graph
 from edgeexit_exporters.heads.table import TensorPlace

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgeexit.training.attach import MultiExit
 from edgeexit.training.feeding import Feed
 from edgeexit.training.frozen import ActivationBatch
-from edgeexit.training.randomness import derived_seed
+from edgeexit.training.loop.randomness import derived_seed
 from edgeexit.training.settings import TrainSettings
 from edgeexit.training.trainer import train
 

@@ -28,18 +28,18 @@ from core.training.small_nets import (  # noqa: E402
     vector_feeds,
 )
 from edgeexit.errors import DataError, UsageError  # noqa: E402
-from edgeexit.training.checkpoints import (  # noqa: E402
+from edgeexit.training.feeding import Feed  # noqa: E402
+from edgeexit.training.frozen import ActivationBatch  # noqa: E402
+from edgeexit.training.headslearner import HeadsLearner  # noqa: E402
+from edgeexit.training.joint import JointLearner  # noqa: E402
+from edgeexit.training.loop.checkpoints import (  # noqa: E402
     CHECKPOINT_FILE,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
     tensor_digest,
 )
-from edgeexit.training.course import Course  # noqa: E402
-from edgeexit.training.feeding import Feed  # noqa: E402
-from edgeexit.training.frozen import ActivationBatch  # noqa: E402
-from edgeexit.training.headslearner import HeadsLearner  # noqa: E402
-from edgeexit.training.joint import JointLearner  # noqa: E402
+from edgeexit.training.loop.course import Course  # noqa: E402
 from edgeexit.training.settings import TrainSettings  # noqa: E402
 from edgeexit.training.trainer import train  # noqa: E402
 

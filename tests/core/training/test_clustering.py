@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edgeexit.errors import DataError, ModelError, UsageError  # noqa: E402 after the skip
-from edgeexit.training.autoencoder import pretrain  # noqa: E402
-from edgeexit.training.clustering import cluster, sharpened  # noqa: E402
-from edgeexit.training.clustering_network import ClusteringLayer, DeepClustering  # noqa: E402
-from edgeexit.training.clustering_scores import (  # noqa: E402
+from edgeexit.training.clustering.autoencoder import pretrain  # noqa: E402
+from edgeexit.training.clustering.clusters import cluster, sharpened  # noqa: E402
+from edgeexit.training.clustering.distortion import Distortion  # noqa: E402
+from edgeexit.training.clustering.kmeans import kmeans  # noqa: E402
+from edgeexit.training.clustering.network import ClusteringLayer, DeepClustering  # noqa: E402
+from edgeexit.training.clustering.scores import (  # noqa: E402
     clustering_accuracy,
     match,
     normalised_mutual_information,
 )
-from edgeexit.training.clustering_settings import ClusterSettings, PretrainSettings  # noqa: E402
-from edgeexit.training.distortion import Distortion  # noqa: E402
-from edgeexit.training.kmeans import kmeans  # noqa: E402
+from edgeexit.training.clustering.settings import ClusterSettings, PretrainSettings  # noqa: E402
 
 CLUSTERS = 4
 QUICK = PretrainSettings(epochs=12, batch=32, rate=3e-3)

@@ -14,8 +14,8 @@ from edgeexit.manifest import Preprocessing, TensorSpec
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from edgeexit.training.augmenting import augmented  # noqa: E402 torch may be missing
 from edgeexit.training.feeding import Feed, TrainBatch  # noqa: E402
+from edgeexit.training.feeding.augmenting import augmented  # noqa: E402 torch may be missing
 from edgeexit.training.settings import TrainSettings  # noqa: E402
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edgeexit.errors import UsageError  # noqa: E402 torch may be missing
-from edgeexit.training.metrics import METRICS_FILE, Metrics  # noqa: E402
+from edgeexit.training.loop.metrics import METRICS_FILE, Metrics  # noqa: E402
 
 
 def record(step: int, loss: float = 1.0) -> dict[str, object]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from edgeexit.errors import DataError, ModelError
-from edgeexit.training.clustering_network import DeepClustering
-from edgeexit.training.clustering_settings import Precision
-from edgeexit.training.distortion import Distortion
+from edgeexit.training.clustering.distortion import Distortion
+from edgeexit.training.clustering.network import DeepClustering
+from edgeexit.training.clustering.settings import Precision
 
 __all__ = [
     "CHUNK",

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.calls import Call, evaluating, first_tensor, logits_of
+from edgeexit.training.model.calls import Call, evaluating, first_tensor, logits_of
 
 __all__ = ["Observed", "Spent", "macs_spent", "observe", "watched"]
 

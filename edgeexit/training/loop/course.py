@@ -12,10 +12,10 @@ from torch import Tensor
 
 from edgeexit.console import progress
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.checkpoints import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from edgeexit.training.metrics import Metrics
+from edgeexit.training.loop.checkpoints import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from edgeexit.training.loop.metrics import Metrics
+from edgeexit.training.loop.stopping import Stop, deferred_signals
 from edgeexit.training.settings import TrainSettings
-from edgeexit.training.stopping import Stop, deferred_signals
 
 __all__ = ["Course", "Diverged", "Epochs", "Learner"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from edgeexit.errors import UsageError
-from edgeexit.training.distortion import Distortion
+from edgeexit.training.clustering.distortion import Distortion
 
 __all__ = ["ClusterSettings", "Precision", "PretrainSettings"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeexit.errors import DataError
-from edgeexit.training.checkpoints import tensor_digest
+from edgeexit.training.loop.checkpoints import tensor_digest
 
 __all__ = ["all_finite", "architecture", "copied", "live", "put", "state_digest", "under"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeexit.training.headspec import HeadSpec, as_map, coarse_grid, convolved
+from edgeexit.training.heads.spec import HeadSpec, as_map, coarse_grid, convolved
 
 __all__ = ["Body", "build_body"]
 

@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeexit.errors import ModelError
-from edgeexit.training.calls import Call, evaluating, first_tensor, logits_of
-from edgeexit.training.dataflow import Dataflow, Measured, dataflow
-from edgeexit.training.recording import watched
+from edgeexit.training.model.calls import Call, evaluating, first_tensor, logits_of
+from edgeexit.training.model.dataflow import Dataflow, Measured, dataflow
+from edgeexit.training.model.recording import watched
 
 __all__ = ["trace"]
 

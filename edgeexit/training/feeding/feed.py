@@ -15,10 +15,10 @@ from torch import Tensor
 from edgeexit.data import Dataset
 from edgeexit.errors import DataError, UsageError
 from edgeexit.manifest import Preprocessing
-from edgeexit.training.augmenting import Augmentation
-from edgeexit.training.preparing import Preparation
-from edgeexit.training.randomness import derived_seed
-from edgeexit.training.samples import HeldSamples, ReadSamples
+from edgeexit.training.feeding.augmenting import Augmentation
+from edgeexit.training.feeding.preparing import Preparation
+from edgeexit.training.feeding.samples import HeldSamples, ReadSamples
+from edgeexit.training.loop.randomness import derived_seed
 from edgeexit.training.settings import TrainSettings
 
 __all__ = ["KEPT_BYTES", "Feed", "TrainBatch"]

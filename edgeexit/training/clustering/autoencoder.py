@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from edgeexit.console import progress
 from edgeexit.errors import ModelError
-from edgeexit.training.clustering_network import DeepClustering, start_weights
-from edgeexit.training.clustering_settings import PretrainSettings
-from edgeexit.training.clustering_steps import casting, check_samples, keeping, rise_and_fall
-from edgeexit.training.distortion import batches
+from edgeexit.training.clustering.distortion import batches
+from edgeexit.training.clustering.network import DeepClustering, start_weights
+from edgeexit.training.clustering.settings import PretrainSettings
+from edgeexit.training.clustering.steps import casting, check_samples, keeping, rise_and_fall
 
 __all__ = ["pretrain"]
 

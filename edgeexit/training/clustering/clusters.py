@@ -3,7 +3,7 @@
 The whole model learns as in DEC: centres start at k-means of the codes, soft assignments q (eq. 1) are drawn
 towards a sharper target p (eq. 3), refreshed every epoch, by the loss KL(p‖q) (eq. 2).
 
-Early exits learn its clusters from it (`edgeexit.training.clustering_exits`), so that an exit names the cluster
+Early exits learn its clusters from it (`edgeexit.training.clustering.exits`), so that an exit names the cluster
 that the whole model would. There is a label nowhere.
 """
 
@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from edgeexit.console import Advance, progress
 from edgeexit.errors import ModelError
-from edgeexit.training.clustering_exits import start_exits, teach_exits
-from edgeexit.training.clustering_network import DeepClustering
-from edgeexit.training.clustering_settings import ClusterSettings
-from edgeexit.training.clustering_steps import casting, check_samples, gathered, keeping, refuse_not_finite
-from edgeexit.training.distortion import batches
-from edgeexit.training.kmeans import kmeans
+from edgeexit.training.clustering.distortion import batches
+from edgeexit.training.clustering.exits import start_exits, teach_exits
+from edgeexit.training.clustering.kmeans import kmeans
+from edgeexit.training.clustering.network import DeepClustering
+from edgeexit.training.clustering.settings import ClusterSettings
+from edgeexit.training.clustering.steps import casting, check_samples, gathered, keeping, refuse_not_finite
 
 __all__ = ["Clustering", "cluster", "sharpened"]
 

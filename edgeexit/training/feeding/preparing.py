@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeexit.errors import UsageError
 from edgeexit.manifest import Preprocessing
-from edgeexit.training.augmenting import Augmentation, augmented
+from edgeexit.training.feeding.augmenting import Augmentation, augmented
 
 __all__ = ["Preparation"]
 

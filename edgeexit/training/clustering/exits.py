@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeexit.console import progress
-from edgeexit.training.clustering_network import DeepClustering
-from edgeexit.training.clustering_settings import ClusterSettings
-from edgeexit.training.clustering_steps import (
+from edgeexit.training.clustering.distortion import batches
+from edgeexit.training.clustering.network import DeepClustering
+from edgeexit.training.clustering.settings import ClusterSettings
+from edgeexit.training.clustering.steps import (
     CHUNK,
     casting,
     chunks,
@@ -26,7 +27,6 @@ from edgeexit.training.clustering_steps import (
     refuse_not_finite,
     rise_and_fall,
 )
-from edgeexit.training.distortion import batches
 
 __all__ = ["start_exits", "teach_exits"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeexit.errors import UsageError
-from edgeexit.training.bodies import Body, build_body, cast
-from edgeexit.training.headspec import HeadSpec
+from edgeexit.training.heads.bodies import Body, build_body, cast
+from edgeexit.training.heads.spec import HeadSpec
 
 __all__ = ["Head", "HeadSpec", "build_head", "head_macs"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from edgeexit.training.calls import Call
 from edgeexit.training.heads import Head
-from edgeexit.training.layout import mask_among
-from edgeexit.training.recording import Observed
+from edgeexit.training.model.calls import Call
+from edgeexit.training.model.layout import mask_among
+from edgeexit.training.model.recording import Observed
 
 __all__ = ["Reading", "arguments_by_name"]
 

@@ -1,0 +1,1 @@
+"""The loop behind every mode: steps, rates, checkpoints, metrics, devices and randomness."""
