@@ -115,9 +115,9 @@ def progress(
     check_interrupt()
 
 
-def human_count(number: float) -> str:
-    """A count in three figures, such as "125.5 M"."""
-    return _scaled(number, 1000.0, ("", "k", "M", "G", "T"))
+def human_count(number: float, unit: str = "") -> str:
+    """A count in three figures, such as "125.5 M"; with the unit MACs "125.5 MMACs", and "432 MACs"."""
+    return _scaled(number, 1000.0, tuple(prefix + unit for prefix in ("", "k", "M", "G", "T")))
 
 
 def human_bytes(size_bytes: float) -> str:

@@ -42,6 +42,18 @@ def another():
 
 def several():
     return nets_torch.Several()
+
+
+def named():
+    net = nets_torch.Several()
+    net.exit_names = ("after two", "whole model")
+    return net
+
+
+def oddly_named():
+    net = nets_torch.Several()
+    net.exit_names = ["image", "whole model"]
+    return net
 """
 
 

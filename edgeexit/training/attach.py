@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeexit.errors import ModelError, UsageError
 from edgeexit.training.heads import Head, HeadSpec, build_head, head_macs
-from edgeexit.training.model.calls import Call, Example, first_tensor, logits_of
+from edgeexit.training.model.calls import Call, Example, checked_model, first_tensor, logits_of
 from edgeexit.training.model.layout import has_channels_first
 from edgeexit.training.model.reading import Reading, arguments_by_name
 from edgeexit.training.model.recording import macs_spent, observe, watched
@@ -78,10 +78,11 @@ class MultiExit(nn.Module):
             seed: The heads' weights follow from it; None: from torch's random state.
 
         Raises:
-            UsageError: A name is not there, or its module cannot carry an exit; a head cannot read it.
+            UsageError: A name is not there, or its module cannot carry an exit; a head cannot read it; the model is
+                no torch module, or the example none of inputs.
             ModelError: The model fails on the example, gives no logits, or has no place for an exit.
         """
-        call = Call.of(example).beside(model).first(2)
+        call = Call.of(example).beside(checked_model(model)).first(2)
         names = _names(at, model, example)
         specs = _specs(head, len(names))
         observed, classes = observe(model, call, names)
@@ -90,7 +91,7 @@ class MultiExit(nn.Module):
         observed = [observed[i] for i in order]
         heads = []
         for i, place in zip(order, observed, strict=True):
-            first = has_channels_first(model, place.shape)
+            first = has_channels_first(model, place.name, place.shape)
             own_seed = None if seed is None else seed + i
             heads.append(build_head(specs[i], place.shape, classes, channels_first=first, seed=own_seed))
         network = _with_signature(cls, model)(model, heads, Reading.of(model, call, observed, heads), classes)
@@ -115,7 +116,7 @@ class MultiExit(nn.Module):
         return (*self.at, WHOLE_MODEL)
 
     def activations(self, *inputs: Any, **named: Any) -> Activations:
-        """One pass of the backbone; arguments are those of its `forward`."""
+        """One pass of the backbone; arguments are those of its `forward`. Threads may call it at once."""
         seen: dict[str, Tensor] = {}
 
         def keep(name: str, output: object) -> None:

@@ -43,7 +43,7 @@ def train_heads(
         settings: With a frozen mode.
         names: One name for each head; random numbers follow from it.
         folder: Where checkpoints and metrics go; None keeps nothing.
-        resume: Go on from the folder's checkpoint, if there is one.
+        resume: Go on from the folder's checkpoint; if there is none, say so and begin.
         quiet: No progress bar; a head that fails is reported all the same.
         about: What else has to be the same when the run is taken up again, such as the backbone's digest.
 
@@ -52,7 +52,8 @@ def train_heads(
 
     Raises:
         UsageError: Names and heads do not fit, the mode is "joint", or see `Course.run`.
-        DataError: Labels are needed and not there, or there is one class only.
+        DataError: Labels are needed and not there, there is one class only, or answers of the whole model are not
+            finite.
     """
     device = choose_device(settings.device)
     together = nn.ModuleList(heads)
@@ -68,13 +69,23 @@ def train_heads(
     return outcomes
 
 
-def report_failures(outcomes: Sequence[ExitOutcome]) -> None:
-    """Say which exits learnt nothing."""
+def report_failures(outcomes: Sequence[ExitOutcome], *, whole: ExitOutcome | None = None) -> None:
+    """Say which exits learnt nothing, and why if that is known.
+
+    Args:
+        outcomes: Of exits that can be left out.
+        whole: Of the last exit, which cannot.
+    """
     for outcome in outcomes:
         if not outcome.converged:
-            right = "the whole model's answers" if outcome.against == "model" else "right answers"
-            say(
-                f"The exit at {outcome.name} did not converge: {outcome.accuracy:.1%} {right} on held-out samples"
-                + (", and no finite loss" if outcome.loss is None else "")
-                + ". Leave it out."
-            )
+            say(f"The exit at {outcome.name} did not converge: {_reason(outcome)}. Leave it out.")
+    if whole is not None and not whole.converged:
+        say(f"The last exit ({whole.name}) gives no better answers than the commonest one: {_reason(whole)}.")
+
+
+def _reason(outcome: ExitOutcome) -> str:
+    if outcome.problem is not None:
+        return outcome.problem
+    does = "agrees with the whole model" if outcome.against == "model" else "is right"
+    loss = ", and its loss was not finite" if outcome.loss is None else ""
+    return f"it {does} on {100 * outcome.accuracy:.1f} % of the held-out samples{loss}"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeexit.errors import DataError, UsageError
-from edgeexit.training.activations import ActivationBatch, ActivationFeed
+from edgeexit.errors import UsageError
+from edgeexit.training.activations import ActivationBatch, ActivationFeed, cause, check_batch
 from edgeexit.training.loop.optimisers import (
     build_optimiser,
     load_optimiser,
@@ -29,7 +29,7 @@ from edgeexit.training.settings import FROZEN_MODES, TrainSettings, rate_share
 __all__ = ["HeadsLearner"]
 
 _TOKENS_RANK = 3
-_NUMBERS = ("failed", "waited", "best_loss", "best_accuracy", "best_epoch", "learnt", "losses")
+_NUMBERS = ("failed", "problem", "waited", "best_loss", "best_accuracy", "best_epoch", "learnt", "losses")
 
 
 @dataclass
@@ -41,6 +41,7 @@ class _Track:
     optimiser: torch.optim.Optimizer
     best: dict[str, Tensor]
     failed: bool = False
+    problem: str = ""
     waited: int = 0
     best_loss: float = math.inf
     best_accuracy: float = 0.0
@@ -66,7 +67,7 @@ class HeadsLearner:
         if len(names) != len(heads) or len(set(names)) != len(names) or not heads:
             raise UsageError("each head needs a name of its own", got=f"{len(heads)} heads, names {list(names)}")
         self.settings, self.held, self.device = settings, held, device
-        self.total = settings.epochs * steps
+        self.steps, self.total = steps, settings.epochs * steps
         self.against = "labels" if settings.needs_labels else "model"
         self.whole: dict[str, Any] = {"accuracy": 0.0, "loss": math.inf, "learnt": False}
         plain = TrainSettings(rate=settings.rate)  # AdamW, whatever a joint run would use
@@ -91,8 +92,14 @@ class HeadsLearner:
             track.head.train()
 
     def step(self, batch: ActivationBatch, position: int) -> None:
-        """Bring each head one step on; one that goes wrong stays behind."""
-        self._check(batch)
+        """Bring each head one step on; one that goes wrong stays behind.
+
+        Raises:
+            UsageError: There is not one activation for each head.
+            DataError: Labels are not there or no classes, or the whole model's answers are not finite.
+        """
+        where = f"epoch {position // self.steps + 1}, step {position % self.steps + 1} of {self.steps}"
+        check_batch(batch, len(self.tracks), self.settings, where)
         share = rate_share(self.settings, position, self.total)
         moved = self._moved(batch)
         for track, value in zip(self.tracks, moved.values, strict=True):
@@ -101,14 +108,14 @@ class HeadsLearner:
             seed_generators(derived_seed(self.settings.seed, "head", track.name, position), others=False)
             loss = self._loss(_answers(track.head, value, moved.mask), moved)
             if not math.isfinite(number := loss.item()):
-                track.failed = True
+                track.failed, track.problem = True, cause(f"loss was {number}", value, where)
                 continue
             track.losses.append(number)
             track.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             norm = nn.utils.clip_grad_norm_(track.head.parameters(), self.settings.clip or math.inf)
             if not bool(norm.isfinite()):
-                track.failed = True
+                track.failed, track.problem = True, cause(f"gradient was of norm {norm.item()}", value, where)
                 continue
             set_rates(track.optimiser, share)
             track.optimiser.step()
@@ -116,7 +123,7 @@ class HeadsLearner:
     def finish(self, epoch: int, check: Callable[[], None]) -> Mapping[str, Any]:
         """See how far each head has got, and keep its weights where they are its best."""
         active = [index for index, track in enumerate(self.tracks) if self._active(track)]
-        tally = self._judge(active, check)
+        tally, problems = self._judge(active, check, f"after epoch {epoch + 1}")
         tally.check(against_model=self.against == "model")
         *losses, whole_loss = tally.loss
         *accuracies, whole_accuracy = tally.accuracy
@@ -131,6 +138,7 @@ class HeadsLearner:
             trained = sum(track.losses) / len(track.losses) if track.losses else math.nan
             report[track.name] = {"train_loss": trained, "loss": loss, "accuracy": accuracy}
             track.losses.clear()
+            track.problem = problems.get(index, "")
             self._remember(track, epoch, loss, accuracy, tally.learnt(accuracy, loss))
         return {"exits": report}
 
@@ -146,6 +154,7 @@ class HeadsLearner:
                 converged=track.learnt and not track.failed,
                 epoch=track.best_epoch,
                 against=self.against,
+                problem=None if track.learnt and not track.failed else track.problem or None,
             )
             for track in self.tracks
         ]
@@ -188,25 +197,6 @@ class HeadsLearner:
     def _active(self, track: _Track) -> bool:
         return not track.failed and not (self.settings.patience and track.waited >= self.settings.patience)
 
-    def _check(self, batch: ActivationBatch) -> None:
-        if len(batch.values) != len(self.tracks):
-            raise UsageError(
-                "there has to be one activation for each head", got=len(batch.values), expected=len(self.tracks)
-            )
-        if not self.settings.needs_labels:
-            return
-        if batch.labels is None:
-            raise DataError(
-                f"mode {self.settings.mode} needs labels, and the data have none",
-                remedy="mode distilled trains exits on the model's own answers and needs none",
-            )
-        if int(batch.labels.max()) >= batch.teacher.shape[1]:
-            raise DataError(
-                "a label is no class of the model",
-                got=int(batch.labels.max()),
-                expected=f"0 to {batch.teacher.shape[1] - 1}",
-            )
-
     def _moved(self, batch: ActivationBatch) -> ActivationBatch:
         here = self.device
         return ActivationBatch(
@@ -229,20 +219,25 @@ class HeadsLearner:
         return settings.label_share * labels + (1 - settings.label_share) * answers
 
     @torch.no_grad()
-    def _judge(self, active: Sequence[int], check: Callable[[], None]) -> Tally:
-        """Held-out losses and answers of the active heads, and of the whole model behind them."""
-        tally = Tally(len(active) + 1)
+    def _judge(self, active: Sequence[int], check: Callable[[], None], when: str) -> tuple[Tally, dict[int, str]]:
+        """Held-out losses and answers of the active heads and the whole model behind them; what was not finite."""
+        tally, problems = Tally(len(active) + 1), dict[int, str]()
         for index in active:
             self.tracks[index].head.eval()
-        for batch in self.held.epoch(0):
+        for number, batch in enumerate(self.held.epoch(0), 1):
             check()
-            self._check(batch)
+            where = f"held-out batch {number} {when}"
+            check_batch(batch, len(self.tracks), self.settings, where)
             moved = self._moved(batch)
             logits = [_answers(self.tracks[index].head, moved.values[index], moved.mask) for index in active]
             logits.append(moved.teacher)
             targets = moved.teacher.argmax(dim=1) if moved.labels is None else moved.labels
-            tally.add(logits, [self._loss(values, moved) for values in logits], targets)
-        return tally
+            losses = [self._loss(values, moved) for values in logits]
+            for index, loss in zip(active, losses[:-1], strict=True):
+                if not bool(loss.isfinite()):
+                    problems.setdefault(index, cause(f"loss was {loss.item()}", moved.values[index], where))
+            tally.add(logits, losses, targets)
+        return tally, problems
 
     def _remember(self, track: _Track, epoch: int, loss: float, accuracy: float, learnt: bool) -> None:
         before, now = (track.best_accuracy, -track.best_loss), (accuracy, -loss)

@@ -114,7 +114,8 @@ class JointLearner:
         tally.check(against_model=False)
         losses, accuracies = tally.loss, tally.accuracy
         if not all(map(math.isfinite, losses)):
-            raise Diverged(f"held-out losses of {', '.join(f'{loss:g}' for loss in losses)}")
+            wrong = [name for name, loss in zip(self.names, losses, strict=True) if not math.isfinite(loss)]
+            raise Diverged(f"losses that are not finite, of {', '.join(wrong)}")
         weights = exit_weights(self.settings.loss_weights, len(losses))
         held = math.fsum(weight * loss for weight, loss in zip(weights, losses, strict=True))
         score = {"loss": held, "accuracy": -math.fsum(accuracies), "last": -float(epoch)}[self.settings.keep]

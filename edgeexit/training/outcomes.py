@@ -29,6 +29,7 @@ class ExitOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             errors, or its loss was not finite: it should be left out.
         epoch: After how many epochs the kept weights were got.
         against: "labels", or "model" where exits learnt the whole model's answers.
+        problem: Where it did not converge as something was not finite: what, when, and what may help; else None.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ExitOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     converged: bool
     epoch: int = 0
     against: str = "labels"
+    problem: str | None = None
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.model.calls import Call, Example, evaluating
+from edgeexit.training.model.calls import Call, Example, checked_model, evaluating
 from edgeexit.training.model.dataflow import Position
 from edgeexit.training.model.recording import watched
 from edgeexit.training.model.tracing import trace
@@ -76,9 +76,10 @@ def survey(model: nn.Module, example: Example) -> Survey:
         example: At least 2 rows of its inputs.
 
     Raises:
+        UsageError: The model is no torch module, or the example none of inputs.
         ModelError: torch.export cannot trace the model, or it has no such place.
     """
-    call = Call.of(example).beside(model).first(2)
+    call = Call.of(example).beside(checked_model(model)).first(2)
     flow = trace(model, call)
     inside = [position for position in flow.positions if 0 < position.macs_before < flow.macs]
     usable = [position for position in inside if position.separable]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,10 @@ FROZEN_MODES = ("layerwise", "distilled", "combined")
 FREE_SETTINGS = ("checkpoint_every", "checkpoint_seconds", "threads")
 """What may change when a run is taken up again: nothing of it is part of the method."""
 
+LossWeights = Literal["eenet", "uniform"] | tuple[float, ...]
+
 _FLOOR = 1e-3  # of the peak: where rates begin and end
+_FASTEST = 1e30  # the optimisers compute with float32, and give up where a rate does not fit it
 
 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +58,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         checkpoint_seconds: Seconds between checkpoints, the same; 0 is off.
 
     Raises:
-        UsageError: A value makes no sense.
+        UsageError: A value is of the wrong type, or makes no sense.
     """
 
     mode: Literal["joint", "layerwise", "distilled", "combined"] = "distilled"
@@ -67,7 +71,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
     warmup: float = 0.05
     clip: float = 5.0
-    loss_weights: Literal["eenet", "uniform"] | tuple[float, ...] = "eenet"
+    loss_weights: LossWeights = "eenet"
     temperature: float = 1.0
     label_share: float = 0.5
     self_distillation: float = 0.0
@@ -88,6 +92,14 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             value = getattr(self, name)
             if value not in words and not (name == "loss_weights" and not isinstance(value, str)):
                 raise UsageError(f"{name} is unknown", got=value, expected=", ".join(words))
+        for name, kind in _types().items():
+            value = getattr(self, name)
+            try:
+                msgspec.convert(value, kind)
+            except msgspec.ValidationError as error:
+                raise UsageError(
+                    f"{name} is of the wrong type", got=f"{value!r} ({type(value).__name__})", expected=_WORDS[kind]
+                ) from error
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
@@ -116,6 +128,19 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return {name: (here, there) for name, here, there in pairs if here != there}
 
 
+@cache
+def _types() -> dict[str, Any]:
+    """The type of each setting, its words left out, which are told as such."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(TrainSettings)}
+    return {name: kind for name, kind in kinds.items() if kind in _WORDS}
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number, as int",
+    float: "a number, as float or int",
+    str: "text",
+    LossWeights: '"eenet", "uniform", or a tuple of numbers, one for each exit',
+}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("joint", *FROZEN_MODES),
     "optimiser": ("adamw", "sgd"),
@@ -128,8 +153,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, math.inf),
     "batch": (1, math.inf),
-    "rate": (0, math.inf),
-    "backbone_rate": (0, math.inf),
+    "rate": (0, _FASTEST),
+    "backbone_rate": (0, 1e6),
     "weight_decay": (0, math.inf),
     "warmup": (0, 1),
     "clip": (0, math.inf),

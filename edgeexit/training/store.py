@@ -59,6 +59,8 @@ class RunDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         class_names: In the order of the logits; empty where nobody said.
         exits: What each can do on held-out samples, the whole model last.
         epochs, best_epoch, seconds: As in `TrainingResult`.
+        held_out: Whether the samples that training was judged by were held out of the training data themselves (True)
+            or given apart (False); None: nobody said.
         whole: Whether the weights are those of the whole network (joint) or of the heads alone.
         backbone_sha256: The state of the backbone that the heads belong to; None where `whole`.
         weights_sha256: Of `weights.safetensors`.
@@ -77,6 +79,7 @@ class RunDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     epochs: int
     best_epoch: int
     seconds: float
+    held_out: bool | None = None
     whole: bool
     backbone_sha256: str | None
     weights_sha256: str
@@ -106,8 +109,11 @@ def save_run(
     preprocessing: Preprocessing | None = None,
     inputs: Sequence[TensorSpec] = (),
     class_names: Sequence[str] = (),
+    held_out: bool | None = None,
 ) -> RunDocument:
     """Write a run; `training.json` comes last, so that a folder that has one is whole.
+
+    What is not said here is explained at `RunDocument`.
 
     Raises:
         UsageError: A file cannot be written.
@@ -127,6 +133,7 @@ def save_run(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
         seconds=result.seconds,
+        held_out=held_out,
         whole=whole,
         backbone_sha256=None if whole else state_digest(network.backbone),
         weights_sha256=hashlib.sha256(data).hexdigest(),

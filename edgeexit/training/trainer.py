@@ -12,14 +12,14 @@ from typing import cast
 import torch
 from torch import nn
 
-from edgeexit.errors import UsageError
+from edgeexit.errors import DataError, UsageError
 from edgeexit.training.activations import ActivationBatch
 from edgeexit.training.attach import WHOLE_MODEL, Activations, MultiExit
 from edgeexit.training.feeding import Feed, TrainBatch
 from edgeexit.training.frozen import report_failures
 from edgeexit.training.headslearner import HeadsLearner
 from edgeexit.training.joint import JointLearner
-from edgeexit.training.loop.calling import called, moved
+from edgeexit.training.loop.calling import called, check_fit, moved
 from edgeexit.training.loop.course import Course
 from edgeexit.training.loop.hosting import choose_device, choose_precision, hosted, torch_threads
 from edgeexit.training.loop.randomness import preserved_generators
@@ -62,14 +62,15 @@ def train(
         held: What to judge by; not augmented.
         settings: How; batch, seed and augmentation of the feeds are set by it.
         folder: Where checkpoints and metrics go; None keeps nothing.
-        resume: Go on from the folder's checkpoint, if there is one.
+        resume: Go on from the folder's checkpoint; if there is none, say so and begin.
         quiet: No progress bar.
 
     Returns:
         What came of it. Exits that learnt nothing are reported; `network.without(names)` leaves them out.
 
     Raises:
-        DataError: Labels are needed and not there, there is one class only, or the checkpoint is damaged.
+        DataError: The data do not fit the network; labels are needed and not there; there is one class only; answers
+            of a frozen backbone are not finite; or the checkpoint is damaged.
         ModelError: Training diverged. The network holds the last good weights, and so does the last checkpoint.
         UsageError: Settings, network and checkpoint do not fit.
         KeyboardInterrupt: After a checkpoint was written.
@@ -85,13 +86,17 @@ def train(
             remedy="MultiExit.attach(model, at=…), or mode joint",
         )
     device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    if settings.precision == "auto" and settings.mode != "joint":
+        precision = None
     with preserved_generators(), torch_threads(settings.threads):
+        _check_data(network, data, held, device, precision)
         channels_last = data.preparation.pictures and _takes_channels_last(network, data, device)
         joint = settings.mode == "joint"
         with hosted(network, device, channels_last=channels_last), _frozen_or_not(network, not joint):
             how = _joint if joint else _frozen
-            result = how(network, _Sides(data, held, settings, device, channels_last), folder, resume, quiet)
-    report_failures(result.exits)
+            result = how(network, _Sides(data, held, settings, device, precision, channels_last), folder, resume, quiet)
+    report_failures(result.exits[:-1], whole=result.exits[-1])
     return result
 
 
@@ -103,18 +108,18 @@ class _Sides:
     held: Feed
     settings: TrainSettings
     device: torch.device
+    precision: torch.dtype | None
     channels_last: bool
 
 
 def _joint(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool, quiet: bool) -> TrainingResult:
     settings = sides.settings
-    precision = choose_precision(settings.precision, sides.device)
     learner = JointLearner(
         network,
         sides.held,
         settings,
         sides.device,
-        precision,
+        sides.precision,
         channels_last=sides.channels_last,
         steps=sides.data.steps,
     )
@@ -130,9 +135,8 @@ def _joint(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool,
 def _frozen(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool, quiet: bool) -> TrainingResult:
     network = cast(MultiExit, network)
     settings = sides.settings
-    precision = None if settings.precision == "auto" else choose_precision(settings.precision, sides.device)
-    feed = _BackboneFeed(network, sides.data, sides, precision, sides.data.epoch)
-    held = _BackboneFeed(network, sides.held, sides, precision, lambda number, start: sides.held.in_order())
+    feed = _BackboneFeed(network, sides.data, sides, sides.data.epoch)
+    held = _BackboneFeed(network, sides.held, sides, lambda number, start: sides.held.in_order())
     learner = HeadsLearner(list(network.heads), network.at, held, settings, sides.device, feed.steps)
     about = learner.about({"backbone": state_digest(network.backbone), **_about_data(sides)})
     what = f"exit heads ({settings.mode})"
@@ -157,7 +161,6 @@ class _BackboneFeed:
     network: MultiExit
     feed: Feed
     sides: _Sides
-    precision: torch.dtype | None
     batches: Callable[[int, int], Iterator[TrainBatch]]
 
     @property
@@ -171,13 +174,31 @@ class _BackboneFeed:
     @torch.no_grad()
     def _activations(self, batch: TrainBatch) -> ActivationBatch:
         inputs = moved(batch.inputs, self.sides.device, self.sides.channels_last)
-        with torch.autocast(self.sides.device.type, self.precision, enabled=self.precision is not None):
+        precision = self.sides.precision
+        with torch.autocast(self.sides.device.type, precision, enabled=precision is not None):
             found: Activations = called(self.network, self.feed.names, inputs, self.network.activations)
         return ActivationBatch(found.values, found.logits, batch.labels, found.mask)
 
 
 def _about_data(sides: _Sides) -> dict[str, str]:
     return {"training data": sides.data.fingerprint(), "held-out data": sides.held.fingerprint()}
+
+
+def _check_data(
+    network: nn.Module, data: Feed, held: Feed, device: torch.device, precision: torch.dtype | None
+) -> None:
+    """Try the first two samples of each on the network, before anything is trained."""
+    if data.names != held.names and len(data.names) + len(held.names) > 2:
+        raise DataError(
+            "the held-out samples have other inputs than the training samples",
+            got=", ".join(held.names),
+            expected=", ".join(data.names),
+            remedy="give both by the same names in the same order",
+        )
+    with hosted(network, device), torch.autocast(device.type, precision, enabled=precision is not None):
+        network.eval()
+        for feed, what in ((data, "training samples"), (held, "held-out samples")):
+            check_fit(network, feed.names, moved(feed.example(), device, channels_last=False), what)
 
 
 def _takes_channels_last(network: nn.Module, data: Feed, device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from edgeexit_exporters.heads import HEADS, Head
 from edgeexit_exporters.loading import Prepared
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.training import MAX_CANDIDATES as MAX_TRAINED
-from edgeexit_exporters.training import opset, train_exits
+from edgeexit_exporters.training import opset, reading_check, train_exits
 
 __all__ = ["candidate_cuts", "fit_candidates", "wanted_exits"]
 
@@ -42,8 +42,16 @@ def candidate_cuts(prepared: Prepared, settings: ExportSettings) -> tuple[Cut, .
         )
     if prepared.attached:
         return attached_cuts(analysis, prepared.attached, wanted)
-    most = MAX_TRAINED if settings.head.kind == "trained" else MAX_CANDIDATES
-    return choose_cuts(analysis.graph, analysis.infos, analysis.macs, analysis.stages, wanted, most=most)
+    trained = settings.heads.kind == "trained" and wanted != "0"
+    return choose_cuts(
+        analysis.graph,
+        analysis.infos,
+        analysis.macs,
+        analysis.stages,
+        wanted,
+        most=MAX_TRAINED if trained else MAX_CANDIDATES,
+        check=reading_check(analysis, settings) if trained else None,
+    )
 
 
 def fit_candidates(
@@ -59,11 +67,11 @@ def fit_candidates(
     heads: Sequence[Head] = ()
     if cuts and prepared.attached:
         heads = _attached(prepared, cuts)
-    elif cuts and settings.head.kind == "trained":
+    elif cuts and settings.heads.kind == "trained":
         cuts, heads = train_exits(analysis, cuts, fitting, settings)
     elif cuts:
-        build = HEADS[settings.head.kind]
-        fitters = [build(place(analysis.graph, analysis.infos, cut), analysis.classes, settings.head) for cut in cuts]
+        build = HEADS[settings.heads.kind]
+        fitters = [build(place(analysis.graph, analysis.infos, cut), analysis.classes, settings.heads) for cut in cuts]
         fitted = _model(analysis, fitters, settings)
         variants = fit_heads(fitted, fitters, fitting, seed=settings.seed, **common)
         return tuple(cuts), cache_logits(fitted, variants, held, analysis.classes, seed=settings.seed + 1, **common)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeexit.errors import ModelError, UsageError
@@ -115,13 +115,24 @@ def choose_cuts(
     wanted: str,
     *,
     most: int = MAX_CANDIDATES,
+    check: Callable[[Cut], None] | None = None,
 ) -> tuple[Cut, ...]:
     """The cuts that get a head: `wanted` is "auto", a number, or tensor names separated by commas.
 
     For "auto" these are candidates, at most `most` with even shares of the cost; measuring decides later.
 
+    Args:
+        graph: The graph.
+        infos: What `probe` measured.
+        macs: What `count_macs` counted.
+        stages: For a cascade of models, the nodes of each as a bit mask.
+        wanted: See above.
+        most: See above.
+        check: Raises a UsageError for a place whose tensor the head cannot read; such places are left out, and
+            refused where they are named.
+
     Raises:
-        UsageError, ModelError: See `edgeexit_exporters.cuts`.
+        UsageError, ModelError: See `edgeexit_exporters.cuts`; or no head can read any place.
     """
     if wanted != "auto" and not wanted.isdigit():
         names = [name.strip() for name in wanted.split(",") if name.strip()]
@@ -135,16 +146,45 @@ def choose_cuts(
                 got=_describe(infos[unfit.after]),
                 expected="a floating-point tensor with the batch as axis 0",
             )
+        if check is not None:
+            for cut in cuts:
+                check(cut)
         return tuple(sorted(cuts, key=lambda cut: cut.macs_before))
     if wanted == "0":
         return ()
     total = sum(macs)
-    found = candidates(graph, infos, macs, enumerate_cuts(graph, infos, macs, stages), stages)
+    everywhere = enumerate_cuts(graph, infos, macs, stages)
+    found = candidates(graph, infos, macs, _readable(everywhere, infos, check), stages)
     if wanted.isdigit():
         return tuple(evenly_spread(found, int(wanted), total))
     if len(found) > most:
         found = evenly_spread(found, most, total)
     return tuple(found)
+
+
+def _readable(
+    cuts: Sequence[Cut], infos: Mapping[str, TensorInfo], check: Callable[[Cut], None] | None
+) -> Sequence[Cut]:
+    """The cuts without those after features that `check` refuses.
+
+    Raises:
+        UsageError: It refuses all of them: the error of the last.
+    """
+    if check is None:
+        return cuts
+    rest, some, refusal = [], False, None
+    for cut in cuts:
+        if is_feature(infos[cut.after]):
+            try:
+                check(cut)
+            except UsageError as error:
+                refusal = error
+                continue
+            some = True
+        rest.append(cut)
+    if refusal is not None and not some:
+        raise refusal
+    return rest
 
 
 def place(graph: Graph, infos: Mapping[str, TensorInfo], cut: Cut) -> TensorPlace:

@@ -63,7 +63,13 @@ def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) 
         else:
             source = load_torch(name, _examples(found, data, settings)) if is_torch_source(name) else load_onnx(name)
         preprocessing, wanted = plan_preprocessing(
-            source.model, found, data, mean=settings.mean, std=settings.std, resize=settings.resize, size=settings.size
+            source.model,
+            found,
+            data,
+            mean=settings.mean,
+            std=settings.std,
+            resize=settings.resize or "exact",
+            size=settings.size,
         )
         inputs = inputs or wanted
         model = bake(source.model, preprocessing, wanted)
@@ -74,6 +80,13 @@ def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) 
             got=f"{len(loaded)} models",
             expected="one source",
             remedy="export it alone, or give the backbone instead",
+        )
+    if loaded and loaded[0].attached and settings.head is not None:
+        raise UsageError(
+            f"{sources[0]} brings its exit heads, and those are used",
+            got=f"options for {settings.head.kind} heads",
+            expected="no --head, --epochs, --exit-head, --search, --means-kib or --updatable",
+            remedy="leave them out; to fit others, export the backbone instead",
         )
     if preprocessing is None or inputs is None:
         raise UsageError("no model was given", expected="at least one .onnx file or module:function")
@@ -108,7 +121,7 @@ def open_splits(
 
     Raises:
         DataError: They do not fit the model.
-        UsageError: Both are the same data.
+        UsageError: Both are the same data, or a training run held none of its data out.
     """
     if calibration is not None and os.path.realpath(calibration) == os.path.realpath(data):
         raise UsageError(
@@ -137,6 +150,13 @@ def _hold_out(
     training = prepared.sources[0].training
     if training is None:
         return fitting.split(HELD_OUT, settings.seed)
+    if prepared.sources[0].held_out is False:
+        raise UsageError(
+            "the exits were trained on all of their data: no part of them was held out for the thresholds",
+            got=f"a run with --validation, and --data {path}",
+            expected="data that the run was not trained on",
+            remedy="--calibration DIR, such as what --validation was",
+        )
     labels = fitting.labels if training.needs_labels else None
     if training.needs_labels and labels is None:
         with contextlib.suppress(DataError):  # without labels these are not the data of the run

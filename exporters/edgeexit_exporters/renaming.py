@@ -1,4 +1,4 @@
-"""Names of a graph made its own, so that it can be merged with others."""
+"""Other names in a graph: its own, so that it can be merged with others, and better ones for its outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-__all__ = ["rename"]
+from edgeexit_exporters.graph import Graph
+
+__all__ = ["name_outputs", "rename"]
 
 
 def rename(graph: onnx.GraphProto, start: str, fixed: Mapping[str, str]) -> None:
@@ -33,3 +35,21 @@ def rename(graph: onnx.GraphProto, start: str, fixed: Mapping[str, str]) -> None
             entry.name = new(entry.name)
     for sparse in graph.sparse_initializer:
         sparse.values.name = new(sparse.values.name)
+
+
+def name_outputs(model: onnx.ModelProto, names: object) -> None:
+    """Call the outputs of a normalised model, where there are several, by the names that its source has for them.
+
+    Args:
+        model: Changed in place.
+        names: Distinct strings, as many as outputs, none of them taken by another tensor. With anything else the
+            outputs keep their names: an attribute of some user's module may mean something else.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        return
+    graph = Graph(model)
+    outputs = graph.outputs
+    taken = {*graph.inputs, *graph.initializers, *graph.producer} - set(outputs)
+    fitting = all(isinstance(name, str) and name and name not in taken for name in names)
+    if fitting and len(outputs) > 1 and len(set(outputs)) == len(set(names)) == len(names) == len(outputs):
+        rename(model.graph, "", dict(zip(outputs, names, strict=True)))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgeexit.console import say
 from edgeexit.data import Survey
-from edgeexit.errors import DataError, MissingPartError, ModelError
+from edgeexit.errors import DataError, MissingPartError, ModelError, UsageError
+from edgeexit.manifest import Preprocessing
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.sources import Source, build_module, example_tensors, source_of
 
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
     from edgeexit.training.store import Run
 
-__all__ = ["bare", "is_run", "load_run_source", "open_run", "with_run"]
+__all__ = ["bare", "is_finished", "is_run", "load_run_source", "open_run", "with_run"]
 
 _RUN_FILE, _CHECKPOINT_FILE = "training.json", "checkpoint.safetensors"
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the folder holds a training run that came to its end."""
+    return (Path(folder) / _RUN_FILE).is_file()
 
 
 def is_run(source: str) -> bool:
@@ -32,14 +38,14 @@ def is_run(source: str) -> bool:
         DataError: It is one that was not finished.
     """
     folder = Path(source)
-    if not (folder / _RUN_FILE).is_file() and (folder / _CHECKPOINT_FILE).is_file():
+    if not is_finished(folder) and (folder / _CHECKPOINT_FILE).is_file():
         raise DataError(
             f"the training run in {folder} is not finished",
             got="a checkpoint",
             expected=_RUN_FILE,
             remedy="edgeexit train … --resume with the options of that run",
         )
-    return (folder / _RUN_FILE).is_file()
+    return is_finished(folder)
 
 
 def open_run(folder: str) -> Run:
@@ -60,17 +66,69 @@ def with_run(settings: ExportSettings, run: Run, data: Survey) -> ExportSettings
     """Settings in which the run's preprocessing stands where they say nothing.
 
     Arrays of floats, after training on pictures, are what the model itself takes: nothing is done to them.
+
+    Raises:
+        UsageError: The settings contradict it.
     """
     found = run.document.preprocessing
     floats = any(kind.startswith("float") for kind, _ in data.arrays.values())
     if found is None or (found.kind == "image" and floats):
         return settings
+    of_bytes = found.kind == "image" or "uint8" in {spec.dtype for spec in run.document.inputs}
+    if of_bytes != floats:  # the same units: bytes both times, or floats
+        _refuse_normalisation(settings, found)
+    if found.kind == "image" and data.kind == "image":
+        _refuse_size(settings, found)
     if settings.mean is None:
         settings = replace(settings, mean=found.mean, std=found.std)
     return replace(
         settings,
         size=settings.size or found.size,
-        resize=found.resize if settings.resize == "exact" and found.kind == "image" else settings.resize,
+        resize=settings.resize or (found.resize if found.kind == "image" else None),
+    )
+
+
+def _refuse_normalisation(settings: ExportSettings, found: Preprocessing) -> None:
+    """Where samples come in the units of the training, what is done to them is what was done there."""
+    if settings.mean is None or settings.std is None:
+        return
+    if not (_same(settings.mean, found.mean) and _same(settings.std, found.std)):
+        none = "none, pictures as numbers from 0 to 1" if found.kind == "image" else "none"
+        raise UsageError(
+            "the run was trained with another normalisation",
+            got=_normalisation(settings.mean, settings.std),
+            expected="the run's own: "
+            + (none if found.mean is None or found.std is None else _normalisation(found.mean, found.std)),
+            remedy="leave --mean and --std out",
+        )
+
+
+def _refuse_size(settings: ExportSettings, found: Preprocessing) -> None:
+    """Other sizes are contradictions; to crop where all pictures of the training had the size is none."""
+    if settings.size is not None and found.size is not None and tuple(settings.size) != tuple(found.size):
+        raise UsageError(
+            "the run was trained on pictures of another size",
+            got=f"--size {settings.size[0]},{settings.size[1]}",
+            expected=f"the run's own: {found.size[0]},{found.size[1]}",
+            remedy="leave --size out",
+        )
+    if settings.resize == "exact" and found.resize != "exact":
+        raise UsageError(
+            "the run was trained on pictures that were scaled",
+            got=f"--resize {settings.resize}",
+            expected=f"the run's own: {found.resize}",
+            remedy="leave --resize out",
+        )
+
+
+def _same(given: tuple[float, ...], own: tuple[float, ...] | None) -> bool:
+    """Whether both say the same of each channel; one number stands for all of them."""
+    return own is not None and (given == own or (1 in (len(given), len(own)) and len({*given, *own}) == 1))
+
+
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    return " ".join(
+        f"--{word} {','.join(f'{number:g}' for number in numbers)}" for word, numbers in (("mean", mean), ("std", std))
     )
 
 
@@ -103,6 +161,7 @@ def load_run_source(run: Run, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) 
         sha256=run.document.weights_sha256,
         class_names=run.document.class_names or None,
         training=run.document.settings,
+        held_out=run.document.held_out,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgeexit.errors import UsageError
 from edgeexit.policies import POLICIES
@@ -20,11 +20,11 @@ class ExportSettings:
     Attributes:
         exits: "auto", a number, tensor names separated by commas, or None: only its own exits for a
             multi-exit model, else "auto".
-        head: See `HeadSettings`.
+        head: See `HeadSettings`; None: the heads that the source brings, else what `HeadSettings` has by default.
         max_drop: Allowed loss of accuracy against the whole model, as a fraction of all samples.
         labels: "data", or "model" for the whole model's own answers.
         mean, std: Normalisation to put into segment 0, one value a channel.
-        resize: "exact" or "crop".
+        resize: "exact" or "crop"; None: as in the training run, else "exact".
         size: Height and width of pictures, for models that take any.
         policy: A name of `edgeexit.policies.POLICIES`, or "auto": that with the least cost on the calibration split.
         placement: How "auto" chooses exits: "gain" by what each saves in the cascade with all thresholds
@@ -40,12 +40,12 @@ class ExportSettings:
     """
 
     exits: str | None = None
-    head: HeadSettings = field(default_factory=HeadSettings)
+    head: HeadSettings | None = None
     max_drop: float = 0.01
     labels: str = "data"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    resize: str = "exact"
+    resize: str | None = None
     size: tuple[int, int] | None = None
     policy: str = "auto"
     placement: str = "gain"
@@ -56,6 +56,11 @@ class ExportSettings:
     seed: int = 0
     threads: int = 0
     quiet: bool = False
+
+    @property
+    def heads(self) -> HeadSettings:
+        """The choice of heads, whether or not it was made."""
+        return self.head or HeadSettings()
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant.
@@ -69,8 +74,8 @@ class ExportSettings:
             )
         if (self.mean is None) != (self.std is None):
             raise UsageError("--mean and --std go together", expected="both or neither")
-        if self.head.kind not in KINDS:
-            raise UsageError("no such head", got=self.head.kind, expected=" or ".join(KINDS))
+        if self.heads.kind not in KINDS:
+            raise UsageError("no such head", got=self.heads.kind, expected=" or ".join(KINDS))
         if self.policy != "auto" and self.policy not in POLICIES:
             raise UsageError("no such policy", got=self.policy, expected=" or ".join(["auto", *POLICIES]))
         if self.placement not in PLACEMENTS:

@@ -24,6 +24,7 @@ from edgeexit.console import say
 from edgeexit.errors import MissingPartError, ModelError, UsageError
 from edgeexit_exporters.attached import Attached, attached_exits, close_network, open_network, output_names
 from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
+from edgeexit_exporters.renaming import name_outputs
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,7 @@ class Source:
         attached: Exits that it brings as heads of their own, cheapest first.
         class_names: If it knows them.
         training: How its exits were trained, if `edgeexit train` did it.
+        held_out: Whether that held out a part of its data; None if nobody said.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Source:
     attached: tuple[Attached, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: TrainSettings | None = None
+    held_out: bool | None = None
 
 
 def is_torch_source(source: str) -> bool:
@@ -100,7 +103,8 @@ def load_onnx(path: str | Path) -> Source:
 def load_torch(source: str, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) -> Source:
     """Call `module:function` and export the module it returns, in eval mode, with a free batch axis.
 
-    Of an `edgeexit.training.MultiExit` the backbone is exported, and its heads come along as they are.
+    Of an `edgeexit.training.MultiExit` the backbone is exported, and its heads come along as they are. The outputs
+    of another module with several of them are called what its `exit_names` say, if it has such an attribute.
 
     Args:
         source: `module:function`; the current folder is searched for the module too.
@@ -126,6 +130,8 @@ def source_of(source: str, module: torch.nn.Module, feeds: Mapping[str, NDArray[
     model = normalise(proto)
     if exits:
         close_network(source, model, exits)
+    else:
+        name_outputs(model, getattr(module, "exit_names", None))
     return Source(source, model, None, exits)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from edgeexit.data import Dataset, Survey, open_data, open_files, survey
 from edgeexit.errors import DataError, MissingPartError, UsageError
 from edgeexit.manifest import Preprocessing, TensorSpec
 from edgeexit_exporters.loading import HELD_OUT, check_places
+from edgeexit_exporters.runs import is_finished
 from edgeexit_exporters.sources import build_module, input_names
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
     try:
         from edgeexit.training.attach import MultiExit
         from edgeexit.training.feeding import Feed
+        from edgeexit.training.loop.checkpoints import CHECKPOINT_FILE
         from edgeexit.training.store import save_run
         from edgeexit.training.trainer import train
     except ModuleNotFoundError as error:
@@ -95,7 +99,7 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
     result = train(
         network, feed, unseen, settings, folder=Path(request.output), resume=request.resume, quiet=request.quiet
     )
-    return save_run(
+    document = save_run(
         Path(request.output),
         network,
         settings,
@@ -104,7 +108,11 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
         preprocessing=preprocessing,
         inputs=inputs,
         class_names=class_names,
+        held_out=request.validation is None,
     )
+    with contextlib.suppress(OSError):  # the run is whole: one that cannot be removed is in nobody's way
+        (Path(request.output) / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return document
 
 
 def parse_places(text: str) -> str | list[str] | list[float]:
@@ -135,8 +143,21 @@ def _share(word: str) -> float | None:
 
 def _check(request: RunRequest) -> None:
     """Refuse what cannot be meant before anything is read or written."""
+    if request.source.endswith(".onnx"):
+        raise UsageError(
+            "edgeexit train takes torch models",
+            got=request.source,
+            expected="module:function, a function that returns a torch module",
+            remedy=f"edgeexit export {shlex.quote(request.source)} --head trained: trains exits of an ONNX model",
+        )
     check_places(request.output, request.data, request.validation)
     output = Path(request.output)
+    if request.resume and is_finished(output):
+        raise UsageError(
+            f"the run in {output} is finished",
+            expected="a run that was stopped",
+            remedy=f"edgeexit export {shlex.quote(request.output)}, or train anew in another folder",
+        )
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not request.resume):
         raise UsageError(
             f"{output} is there already",

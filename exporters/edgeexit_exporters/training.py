@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeexit.console import say
 from edgeexit.data import Dataset
-from edgeexit.errors import DataError, MissingPartError, ModelError
+from edgeexit.errors import DataError, MissingPartError, ModelError, UsageError
 from edgeexit_exporters.analysis import Analysis
 from edgeexit_exporters.cuts import Cut
 from edgeexit_exporters.exits import place
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeexit_exporters.activations import GraphFeed
     from edgeexit_exporters.heads.trained import TrainedHead
 
-__all__ = ["MAX_CANDIDATES", "opset", "train_exits"]
+__all__ = ["MAX_CANDIDATES", "opset", "reading_check", "train_exits"]
 
 MAX_CANDIDATES = 8
 """Most candidates of "auto": each is trained for epochs."""
@@ -64,7 +64,7 @@ def train_exits(
         from edgeexit_exporters.heads.trained import trained_head
     except ModuleNotFoundError as error:
         raise MissingPartError.package("--head trained", "edgeexit[train]") from error
-    spec = HeadSpec.parse(settings.head.architecture)
+    spec = HeadSpec.parse(settings.heads.architecture)
     places = [place(analysis.graph, analysis.infos, cut) for cut in cuts]
     seen, unseen = fitting.split(_STOPPING, settings.seed + 2)
     if not len(unseen):
@@ -76,7 +76,7 @@ def train_exits(
         )
     training = TrainSettings(
         mode="distilled" if settings.labels == "model" else "combined",
-        epochs=settings.head.epochs,
+        epochs=settings.heads.epochs,
         batch=int(np.clip(len(seen) // _STEPS, *_BATCHES)),
         patience=_PATIENCE,
         seed=settings.seed,
@@ -86,7 +86,7 @@ def train_exits(
     feed = _kept(GraphFeed(source, seen, _labels(seen, settings), training.batch, settings.seed), settings)
     held = _kept(GraphFeed(source, unseen, _labels(unseen, settings), training.batch), settings)
     specs = [spec] * len(cuts)
-    if settings.head.trials:
+    if settings.heads.trials:
         specs = _searched(analysis, cuts, places, feed, held, training, settings)
     heads = [
         build_head(
@@ -111,6 +111,34 @@ def train_exits(
         tuple(cuts[i] for i in learnt),
         [trained_head(heads[i], places[i], analysis.infos, number) for i in learnt],
     )
+
+
+def reading_check(analysis: Analysis, settings: ExportSettings) -> Callable[[Cut], None]:
+    """What refuses a cut after a tensor that the heads described cannot read: it raises a UsageError.
+
+    Raises:
+        MissingPartError: torch is not installed.
+        UsageError: The description cannot be read.
+    """
+    try:
+        from edgeexit.training.heads import HeadSpec
+    except ModuleNotFoundError as error:
+        raise MissingPartError.package("--head trained", "edgeexit[train]") from error
+    spec = HeadSpec.parse(settings.heads.architecture)
+
+    def check(cut: Cut) -> None:
+        where = place(analysis.graph, analysis.infos, cut)
+        try:
+            spec.sized(where.info.shape, analysis.classes, channels_first=where.channels_first)
+        except UsageError as error:
+            raise UsageError(
+                f"the exit after {cut.after} cannot have a head {spec}",
+                got=error.got,
+                expected=error.expected,
+                remedy="--exit-head auto, or another place",
+            ) from error
+
+    return check
 
 
 def opset(analysis: Analysis) -> int:
@@ -154,9 +182,10 @@ def _searched(
         analysis.whole_macs,
         analysis.classes,
         SearchSettings(
-            trials=settings.head.trials,
+            trials=settings.heads.trials,
+            storage=settings.heads.storage,
             max_drop=settings.max_drop,
-            first=HeadSpec.parse(settings.head.architecture),
+            first=HeadSpec.parse(settings.heads.architecture),
             seed=settings.seed,
         ),
         training=training,

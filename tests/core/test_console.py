@@ -118,6 +118,11 @@ def test_counts_are_written_with_a_decimal_prefix(count: float, text: str) -> No
     assert human_count(count) == text
 
 
+@pytest.mark.parametrize(("count", "text"), [(432, "432 MACs"), (1000, "1.0 kMACs"), (1.8e9, "1.8 GMACs")])
+def test_a_unit_stands_behind_the_prefix_or_behind_a_space(count: float, text: str) -> None:
+    assert human_count(count, "MACs") == text
+
+
 @pytest.mark.parametrize(("size_bytes", "text"), [(0, "0 B"), (1023, "1023 B"), (802_816, "784.0 KiB")])
 def test_sizes_are_written_with_a_binary_prefix(size_bytes: int, text: str) -> None:
     assert human_bytes(size_bytes) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from edgeexit.bundle import Bundle
-from edgeexit.data import open_data
+from edgeexit.data import open_data, survey
 from edgeexit.errors import DataError, ModelError, UsageError
 from edgeexit_exporters.exporting import export
+from edgeexit_exporters.heads import HeadSettings
 from edgeexit_exporters.loading import HELD_OUT, open_splits, prepare
+from edgeexit_exporters.runs import with_run
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_runtime import Cascade
 from edgeexit_runtime.verification import verify
@@ -39,6 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     save_arrays(root / "data.npz", x=normalised(X), y=Y)
     save_arrays(root / "bare.npz", x=normalised(X))
     save_folder(root / "pictures", X, Y)
+    save_folder(root / "others", *pictures(50, 2))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.syspath_prepend(str(root))
@@ -143,6 +147,112 @@ def test_a_model_with_exits_attached_is_no_part_of_a_cascade_of_models(world: Pa
 
 def test_a_model_with_several_logits_keeps_them(bundle: Callable[..., Bundle]) -> None:
     assert [exit_.head for exit_ in bundle("nets:several").manifest.exits] == ["model", "model"]
+
+
+def test_exits_of_a_module_that_names_them_have_these_names(bundle: Callable[..., Bundle]) -> None:
+    found = bundle("nets:named")
+    assert [exit_.name for exit_ in found.manifest.exits] == ["after two", "whole model"]
+    assert verify(found, Cascade.open(found)).samples
+
+
+def test_names_that_other_tensors_have_are_not_taken(bundle: Callable[..., Bundle]) -> None:
+    found = bundle("nets:oddly_named")
+    assert not {"image", "whole model"} & {exit_.name for exit_ in found.manifest.exits}
+
+
+@pytest.mark.parametrize("source", ["run", "nets:attached"])
+@pytest.mark.parametrize("head", [HeadSettings(), HeadSettings(kind="trained", epochs=1), HeadSettings(updatable=True)])
+def test_options_for_heads_are_refused_where_the_source_brings_its_own(
+    bundle: Callable[..., Bundle], source: str, head: HeadSettings
+) -> None:
+    with pytest.raises(UsageError, match="brings its exit heads") as refusal:
+        bundle(source, head=head)
+    assert head.kind in str(refusal.value.got)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--head", "gaussian"), "brings its exit heads"),
+        (("--means-kib", "64"), "brings its exit heads"),
+        (("--head", "trained", "--epochs", "2"), "brings its exit heads"),
+        (("--search", "2"), "leave them out for a training run"),
+        (("--mean", "0.5", "--std", "0.5"), "leave --mean and --std out"),
+    ],
+)
+def test_the_command_tells_what_was_given_from_what_was_not(
+    cli: Callable[..., Any], world: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    outcome = cli("export", "run", "--data", "pictures", "-o", tmp_path / "bundle", "--quiet", *options)
+    assert outcome.code == 2
+    assert words in outcome.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({"mean": (0.5,), "std": (0.5,)}, "--mean 0.45,0.5,0.55"),
+        ({"mean": MEAN, "std": (0.5,)}, "--std"),
+        ({"size": (16, 16)}, "8,8"),
+    ],
+)
+def test_another_preprocessing_than_that_of_the_training_is_refused(
+    bundle: Callable[..., Bundle], settings: dict[str, Any], own: str
+) -> None:
+    with pytest.raises(UsageError, match="the run was trained") as refusal:
+        bundle("run", "pictures", **settings)
+    assert own in str(refusal.value.expected)
+    assert "out" in str(refusal.value.remedy)
+
+
+def test_the_preprocessing_of_the_training_may_be_given_again(world: Path) -> None:
+    settings = ExportSettings(labels="model", mean=MEAN, std=STD, size=(8, 8), resize="crop", quiet=True)
+    found = prepare(["run"], "pictures", settings).preprocessing
+    assert (found.mean, found.std, found.size, found.resize) == (MEAN, STD, (8, 8), "crop")
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "settings", "refused"),
+    [
+        ({"kind": "image", "mode": "RGB", "size": [8, 8], "resize": "crop"}, {}, False),
+        ({"kind": "image", "mode": "RGB", "size": [8, 8], "resize": "crop"}, {"resize": "exact"}, True),
+        ({"kind": "image", "mode": "RGB", "size": [8, 8]}, {"mean": (0.5,), "std": (0.5,)}, True),
+        ({"kind": "image", "mode": "RGB", "size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3},
+         {"mean": (0.5,), "std": (0.5,)}, False),
+        ({"kind": "array"}, {"mean": (0.5,), "std": (0.5,)}, False),
+    ],
+)  # fmt: skip
+def test_what_contradicts_a_run_depends_on_what_it_was_trained_on(
+    world: Path, tmp_path: Path, preprocessing: dict[str, Any], settings: dict[str, Any], refused: bool
+) -> None:
+    document = json.loads((world / "run" / "training.json").read_text())
+    (tmp_path / "weights.safetensors").write_bytes((world / "run" / "weights.safetensors").read_bytes())
+    inputs = document["inputs"] if preprocessing["kind"] == "image" else [
+        {"name": "x", "dtype": "float32", "shape": [3, 8, 8]}
+    ]  # fmt: skip
+    (tmp_path / "training.json").write_text(json.dumps({**document, "preprocessing": preprocessing, "inputs": inputs}))
+    wanted, pictures_found = ExportSettings(**settings), survey(world / "pictures", labelled=False)
+    if refused:
+        with pytest.raises(UsageError, match="the run was trained"):
+            with_run(wanted, load_run(tmp_path), pictures_found)
+    else:
+        with_run(wanted, load_run(tmp_path), pictures_found)
+
+
+def test_a_run_that_was_trained_on_all_of_its_data_needs_others_to_calibrate_on(world: Path, tmp_path: Path) -> None:
+    document = json.loads((world / "run" / "training.json").read_text())
+    assert document["held_out"] is True
+    for name in ("training.json", "weights.safetensors"):
+        (tmp_path / name).write_bytes((world / "run" / name).read_bytes())
+    (tmp_path / "training.json").write_text(json.dumps({**document, "held_out": False}))
+    settings = ExportSettings(labels="model", quiet=True)
+    prepared = prepare([str(tmp_path)], "pictures", settings)
+    with pytest.raises(UsageError, match="no part of them was held out") as refusal:
+        open_splits(prepared, "pictures", None, settings)
+    assert "--calibration" in str(refusal.value.remedy)
+    _, held = open_splits(prepared, "pictures", "others", settings)
+    assert len(held)
 
 
 def test_another_backbone_than_that_of_the_run_is_refused(world: Path, bundle: Callable[..., Bundle]) -> None:

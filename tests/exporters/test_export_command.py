@@ -368,6 +368,8 @@ def test_trained_heads_go_the_whole_road(export: Callable[..., Any], cli: Cli, w
     [
         (("--epochs", "3"), "--head trained"),
         (("--exit-head", "linear"), "--head trained"),
+        (("--head", "trained", "--search-storage", "search.sqlite"), "--search TRIALS"),
+        (("--search-storage", "search.sqlite"), "--head trained"),
         (("--search", "4"), "--head trained"),
         (("--head", "trained", "--updatable"), "cannot be updated"),
         (("--head", "trained", "--exit-head", "round"), "cannot be read"),

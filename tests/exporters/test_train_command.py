@@ -15,6 +15,7 @@ from PIL import Image
 
 from core.bundles import snapshot
 from edgeexit.cli import Commands, installed_commands
+from edgeexit.errors import UsageError
 from integration.material import LABELS, NORMALISE, normalised, pictures, save_arrays, save_folder
 
 torch = pytest.importorskip("torch", reason="needs edgeexit[train]")
@@ -110,16 +111,51 @@ def test_a_multi_exit_is_trained_as_it_comes(train: Callable[..., Any]) -> None:
     assert [exit_["name"] for exit_ in found["exits"]] == ["one", "two", "whole model"]
 
 
-def test_a_run_that_is_done_can_be_resumed_and_stays_as_it_is(train: Callable[..., Any], tmp_path: Path) -> None:
-    train(*NORMALISE, "--quiet")
-    weights = (tmp_path / "run" / "weights.safetensors").read_bytes()
-    train(*NORMALISE, "--quiet", "--resume")
-    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == weights
+def test_a_run_that_is_done_keeps_no_checkpoint_and_says_so_when_it_is_to_be_resumed(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    train(*NORMALISE, "--quiet", **{"--epochs": 1})
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    told = train(*NORMALISE, "--quiet", "--resume", code=2, **{"--epochs": 1}).stderr
+    assert "is finished" in told
+    assert "edgeexit export" in told
 
 
-def test_a_resumed_run_with_other_settings_is_refused(train: Callable[..., Any]) -> None:
-    train(*NORMALISE, "--quiet")
+@pytest.fixture
+def stopped(train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run whose last word was not written."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeexit.training.store.save_run", fail)
+        with pytest.raises(AssertionError, match="the disk is full"):
+            train(*NORMALISE, "--quiet")
+    return tmp_path / "run"
+
+
+def test_a_run_that_was_stopped_is_resumed(train: Callable[..., Any], stopped: Path) -> None:
+    assert (stopped / "checkpoint.safetensors").exists()
+    assert train(*NORMALISE, "--quiet", "--json", "--resume").document()["epochs"] == 2
+    assert not (stopped / "checkpoint.safetensors").exists()
+
+
+def test_a_resumed_run_with_other_settings_is_refused(train: Callable[..., Any], stopped: Path) -> None:
     assert "epochs" in train(*NORMALISE, "--quiet", "--resume", code=2, **{"--epochs": 3}).stderr
+
+
+def test_an_onnx_file_is_sent_to_the_export(train: Callable[..., Any]) -> None:
+    told = train("--quiet", source="some/x.onnx", code=2).stderr
+    assert "edgeexit export some/x.onnx --head trained" in told
+
+
+@pytest.mark.parametrize(("validation", "held_out"), [(None, True), ("flat", False)])
+def test_the_run_keeps_whether_a_part_of_its_data_was_held_out(
+    train: Callable[..., Any], tmp_path: Path, validation: str | None, held_out: bool
+) -> None:
+    train(*NORMALISE, "--quiet", **{"--validation": validation, "--epochs": 1})
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["held_out"] is held_out
 
 
 def test_an_older_folder_is_not_overwritten(train: Callable[..., Any], tmp_path: Path) -> None:

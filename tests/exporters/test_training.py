@@ -28,6 +28,7 @@ from edgeexit_exporters.settings import ExportSettings
 from edgeexit_runtime import Cascade
 from edgeexit_runtime.verification import verify
 from integration.material import classifier, encoder, normalised, pictures, save_arrays, sentences
+from zoo_onnx import CLASSES, Sketch
 
 torch = pytest.importorskip("torch", reason="needs edgeexit[train]")
 pytest.importorskip("onnxscript", reason="needs edgeexit-exporters[torch]")
@@ -48,6 +49,16 @@ def muted(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def ending_in_vectors() -> onnx.ModelProto:
+    """A network most of whose work is in linear layers, their activations "hidden0" to "hidden2"."""
+    g = Sketch(5)
+    x = g("Flatten", g("Relu", g.conv("image", (3, 4), stride=2), output="map"))
+    for i in range(3):
+        x = g("Relu", g.dense(x, (64 if i == 0 else 96, 96)), output=f"hidden{i}")
+    g.dense(x, (96, CLASSES), "logits")
+    return g.model({"image": (np.float32, (3, 8, 8))})
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
@@ -66,7 +77,7 @@ def bundle(models: Path, tmp_path: Path) -> Callable[..., Bundle]:
     """Export with trained heads and open the result."""
 
     def make(source: str = "plain", data: str = "labelled", name: str = "bundle", **settings: Any) -> Bundle:
-        words = {"epochs": "epochs", "head": "architecture", "search": "trials"}
+        words = {"epochs": "epochs", "head": "architecture", "search": "trials", "storage": "storage"}
         head = {words[key]: settings.pop(key) for key in list(settings) if key in words}
         calibration = models / "calibration.npz" if settings.pop("calibrated", data != "text") else None
         chosen = ExportSettings(
@@ -146,6 +157,37 @@ def test_a_search_chooses_each_head(bundle: Callable[..., Bundle], capsys: pytes
     found = bundle(search=2)
     assert found.manifest.exits[0].head == "trained"
     assert f"exit {found.manifest.exits[0].name}: " in capsys.readouterr().err
+
+
+def test_a_search_that_was_written_down_goes_on(bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs edgeexit[train]")
+    storage = tmp_path / "search.sqlite"
+    for trials in (1, 2, 2):
+        bundle(search=trials, storage=str(storage), epochs=2, name=f"bundle{len(list(tmp_path.iterdir()))}")
+        (study,) = optuna.get_all_study_summaries(f"sqlite:///{storage}")
+        assert study.n_trials == trials
+
+
+@pytest.mark.parametrize("exits", ["1", "auto"])
+def test_a_place_that_the_head_cannot_read_is_no_candidate(exits: str) -> None:
+    prepared = Prepared(analysed(ending_in_vectors()), (), Preprocessing(kind="array"), ())
+    ranks = {}
+    for head in ("auto", "conv:8/16"):
+        settings = ExportSettings(head=HeadSettings(kind="trained", architecture=head), exits=exits)
+        cuts = candidate_cuts(prepared, settings)
+        ranks[head] = {len(prepared.analysis.infos[cut.after].shape) for cut in cuts}
+    assert 1 in ranks["auto"]
+    assert ranks["conv:8/16"] == {3}
+
+
+def test_a_named_exit_that_the_head_cannot_read_is_named_in_the_error(
+    bundle: Callable[..., Bundle], models: Path
+) -> None:
+    onnx.save(ending_in_vectors(), models / "vectors.onnx")
+    with pytest.raises(UsageError, match="the exit after hidden2 cannot have a head conv:8/16"):
+        bundle("vectors", exits="hidden2", head="conv:8/16")
+    with pytest.raises(UsageError, match="cannot have a head token"):
+        bundle("vectors", exits="auto", head="token")
 
 
 def test_a_head_may_be_described(bundle: Callable[..., Bundle]) -> None:

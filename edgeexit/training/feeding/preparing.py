@@ -20,6 +20,7 @@ __all__ = ["Preparation"]
 
 _BYTE_RANGE = 255
 _CHANNELS = (1, 3)
+_PICTURES_RANK = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,9 @@ class Preparation:
         names: The inputs in the order in which the network takes them.
         axis: Of pictures' channels in the data, -1 (n, H, W, C) or 1 (n, C, H, W); None where there are no pictures.
         turned: Whether (n, H, W, C) is given to the network as (n, C, H, W).
-        scale: (C,) float32, what values are multiplied with; None leaves values as they are.
-        offset: (C,) float32, what is added then.
+        scale: float32, what values are multiplied with; None leaves values as they are. (C,) for pictures, else of a
+            shape that fits (n, C, …): the channels of other arrays come first, as in an exported graph.
+        offset: The same shape, what is added then.
     """
 
     names: tuple[str, ...]
@@ -54,8 +56,11 @@ class Preparation:
         names = tuple(first)
         array = first[names[0]]
         image = preprocessing is not None and preprocessing.kind == "image"
-        if len(names) != 1 or array.ndim != 4:
+        if len(names) != 1 or array.ndim < 2:
             return cls(names)
+        if array.ndim != _PICTURES_RANK:
+            scale, offset = _without_pictures(preprocessing, array)
+            return cls(names, scale=scale, offset=offset)
         axis = -1 if image or (array.shape[1] not in _CHANNELS and array.shape[-1] in _CHANNELS) else 1
         if not image and (preprocessing is None or preprocessing.mean is None):
             return cls(names, axis)
@@ -80,7 +85,9 @@ class Preparation:
         """
         tensors = tuple(_tensor(arrays[name]) for name in self.names)
         if self.axis is None:
-            return tensors
+            if self.scale is None or self.offset is None:
+                return tensors
+            return (tensors[0].to(torch.float32) * self.scale + self.offset,)
         pictures = tensors[0] if self.axis == -1 else tensors[0].permute(0, 2, 3, 1)
         if augment != "none" and chance is not None:
             pictures = augmented(pictures, augment, chance)
@@ -88,6 +95,17 @@ class Preparation:
             pictures = pictures.to(torch.float32) * self.scale + self.offset
         turn = self.turned or self.axis == 1
         return (pictures.permute(0, 3, 1, 2).contiguous() if turn else pictures,)
+
+
+def _without_pictures(
+    preprocessing: Preprocessing | None, array: NDArray[Any]
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Scale and offset of arrays (n, C, …) that are no pictures; None where no normalisation is asked for."""
+    if preprocessing is None or preprocessing.mean is None:
+        return None, None
+    scale, offset = _arithmetic(preprocessing, array.shape[1], scaled=array.dtype == np.uint8)
+    shape = (-1, *(1,) * (array.ndim - 2))
+    return scale.reshape(shape), offset.reshape(shape)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeexit.errors import ModelError
+from edgeexit.errors import DataError, EdgeExitError, ModelError
 
-__all__ = ["called", "exits_logits", "moved"]
+__all__ = ["called", "check_fit", "exits_logits", "moved"]
 
 _LOGITS_RANK = 2
 _PICTURES_RANK = 4
@@ -33,6 +33,36 @@ def called(
     if len(names) > 1 and all(name in parameters for name in names):
         return call(**dict(zip(names, inputs, strict=True)))
     return call(*inputs)
+
+
+@torch.no_grad()
+def check_fit(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], what: str) -> None:
+    """Try inputs on a network, so that data that do not fit it are told as such before it is trained.
+
+    Args:
+        network: A module; it is run in the mode that it is in.
+        names: Of the inputs.
+        inputs: (n, …) each, on the network's device.
+        what: Which data these are, for the message.
+
+    Raises:
+        DataError: The network fails on them.
+    """
+    try:
+        called(network, names, inputs)
+    except EdgeExitError:
+        raise
+    except Exception as error:  # whatever the user's network raises
+        types = (f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in inputs)
+        taken = ", ".join(inspect.signature(network.forward).parameters)
+        lines = str(error).strip().splitlines()
+        raise DataError(
+            f"the network fails on the {what}",
+            got=", ".join(f"{name}: {kind}" for name, kind in zip(names, types, strict=True))
+            + f"; {type(error).__name__}: {lines[0][:300] if lines else ''}",
+            expected=f"what its forward({taken}) takes",
+            remedy="give all inputs, in the shapes, types and order of axes that the network takes",
+        ) from error
 
 
 def moved(inputs: Sequence[Tensor], device: torch.device, channels_last: bool) -> list[Tensor]:

@@ -64,15 +64,13 @@ class Checkpoint:
         """
         for name, (here, there) in settings.changes(self.settings).items():
             raise UsageError(
-                f"{path} is of a run with another {name}",
-                got=here,
-                expected=there,
+                f"the run of {path} was begun with {name} {there}, not {here}",
                 remedy=f"resume with {name} {there}, or train anew in another folder",
             )
         for name in sorted({*about, *self.about}):
             if about.get(name) != self.about.get(name):
                 raise UsageError(
-                    f"{path} is of a run with another {name}",
+                    f"{path} is of a run whose {name} was different",
                     got=about.get(name),
                     expected=self.about.get(name),
                     remedy="resume with what it began with, or train anew in another folder",

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from edgeexit.console import progress
+from edgeexit.console import progress, say
 from edgeexit.errors import ModelError, UsageError
 from edgeexit.training.loop.checkpoints import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from edgeexit.training.loop.metrics import Metrics
@@ -114,6 +114,7 @@ class Course(Generic[BatchT]):
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
+    _judging: bool = False
     _since: float = 0.0
     _saved: float = 0.0
 
@@ -121,7 +122,7 @@ class Course(Generic[BatchT]):
         """Train to the end.
 
         Args:
-            resume: Go on from the folder's checkpoint, if there is one.
+            resume: Go on from the folder's checkpoint; if there is none, say so and begin.
 
         Raises:
             ModelError: Training diverged; the learner has gone back to the last good weights.
@@ -159,7 +160,9 @@ class Course(Generic[BatchT]):
                     self._pause_if_asked(stop)
                     if self._due():
                         self._save()
+                self._judging = True
                 report = self.learner.finish(self.epoch, lambda: self._pause_if_asked(stop))
+                self._judging = False
                 self.epoch, self.step = self.epoch + 1, 0
                 record = {"kind": "epoch", "epoch": self.epoch, "step": self.epoch * steps, **report}
                 metrics.write({**record, "seconds": round(self._spent(), 3)})
@@ -167,6 +170,8 @@ class Course(Generic[BatchT]):
 
     def _take_up(self, resume: bool) -> None:
         if self.folder is None:
+            if resume:
+                say("There is nothing to resume, as the run has no folder: it begins.")
             return
         path = self.folder / CHECKPOINT_FILE
         try:
@@ -174,6 +179,8 @@ class Course(Generic[BatchT]):
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be a folder of a run", got=error.strerror) from error
         if not path.exists():
+            if resume:
+                say(f"There is nothing to resume in {self.folder}: the run begins.")
             return
         if not resume:
             raise UsageError(
@@ -216,10 +223,16 @@ class Course(Generic[BatchT]):
 
     def _diverged(self, error: Diverged) -> ModelError:
         kept = self.folder is not None and (self.folder / CHECKPOINT_FILE).exists()
+        steps = self.feed.steps
+        where = f"in epoch {self.epoch + 1}, step {min(self.step + 1, steps)} of {steps}"
+        if self._judging:
+            where = f"after epoch {self.epoch + 1}, on the held-out samples"
         return ModelError(
-            f"training diverged in epoch {self.epoch + 1}, step {self.step + 1} of {self.feed.steps}",
+            f"training diverged {where}",
             got=str(error),
             expected="finite numbers; the network holds the last good weights"
             + (f", and so does {self.folder}" if kept else ""),
-            remedy="train anew with a lower rate, a longer warm-up or a smaller clip, and check the data",
+            remedy="check the data for values that are not finite"
+            + (", the held-out samples above all" if self._judging else "")
+            + "; else train anew with a lower rate, a longer warm-up or a smaller clip",
         )

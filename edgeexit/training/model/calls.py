@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from edgeexit.errors import ModelError, UsageError
 
-__all__ = ["Call", "Example", "evaluating", "first_tensor", "logits_of"]
+__all__ = ["Call", "Example", "checked_model", "evaluating", "first_tensor", "logits_of"]
 
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """A model's inputs: its only one, all by position, or by the names of `forward`'s parameters."""
 
+_EXPECTED = "a tensor, a tuple of tensors or a dict of tensors by input name, of at least 2 rows"
 _FEWEST_ROWS = 2
 _LOGITS_RANK = 2
 
@@ -34,8 +35,10 @@ class Call:
         """Read an example.
 
         Raises:
-            UsageError: It holds no tensor, or fewer than two rows.
+            UsageError: It is no example, holds no tensor, or fewer than two rows.
         """
+        if not isinstance(example, Iterable):
+            raise UsageError("there is no example of the model's inputs", got=repr(example), expected=_EXPECTED)
         if isinstance(example, Mapping):
             call = cls((), dict(example))
         else:
@@ -46,7 +49,7 @@ class Call:
             raise UsageError(
                 "the example does not show where the batch is",
                 got=got,
-                expected="a tensor, a tuple of tensors or a dict of tensors by input name, of at least 2 rows",
+                expected=_EXPECTED,
             )
         return call
 
@@ -109,6 +112,23 @@ class Call:
                 expected=f"a model that takes {types}",
                 remedy="give an example of the shapes and types that the model takes",
             ) from error
+
+
+def checked_model(model: object) -> nn.Module:
+    """The model, if it is a torch module.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    got = f"the class {model.__name__}" if isinstance(model, type) else f"{type(model).__name__}"
+    raise UsageError(
+        "exits are attached to torch models",
+        got=got,
+        expected="a torch.nn.Module",
+        remedy="make one of the class first: MyModel()" if isinstance(model, type) else None,
+    )
 
 
 def first_tensor(output: object) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,28 +20,41 @@ __all__ = ["Observed", "Spent", "macs_spent", "observe", "watched"]
 
 Watcher = Callable[[str, object], None]
 
+_REGISTERING = threading.Lock()  # torch numbers hooks by a counter that threads could read at once
+
 
 @contextlib.contextmanager
 def watched(model: nn.Module, names: Sequence[str], watcher: Watcher) -> Iterator[None]:
-    """Call `watcher(name, output)` each time that a module has run; the hooks are gone afterwards.
+    """Call `watcher(name, output)` each time that a module has run in this thread; the hooks are gone afterwards.
+
+    Hooks belong to a module, so that what another thread runs meanwhile meets them too: they let it pass.
 
     Raises:
         UsageError: The model has no module of a name.
     """
     modules = [_module(model, name) for name in names]
+    own = None if torch.compiler.is_compiling() else threading.get_ident()
 
     def hook_for(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_: nn.Module, __: object, output: object) -> None:
-            watcher(name, output)
+            if _is_thread(own):
+                watcher(name, output)
 
         return hook
 
-    hooks = [module.register_forward_hook(hook_for(name)) for name, module in zip(names, modules, strict=True)]
+    with _REGISTERING:
+        hooks = [module.register_forward_hook(hook_for(name)) for name, module in zip(names, modules, strict=True)]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        with _REGISTERING:
+            for hook in hooks:
+                hook.remove()
+
+
+def _is_thread(own: int | None) -> bool:
+    """Whether this is that thread; torch.compile, which cannot look into this, takes it for granted."""
+    return own is None or torch.compiler.is_compiling() or threading.get_ident() == own
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -90,8 +94,7 @@ def _exported(recorder: _Recorder) -> torch.export.ExportedProgram:
     batch = torch.export.Dim.DYNAMIC
     shapes = tuple({0: batch} if value.dim() > 0 and len(value) == call.rows else None for value in _tensors(call))
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export warns of its own calls
+        with torch.no_grad(), _quiet():
             program: torch.export.ExportedProgram = torch.export.export(
                 recorder, _tensors(call), dynamic_shapes={"tensors": shapes}
             )
@@ -103,6 +106,23 @@ def _exported(recorder: _Recorder) -> torch.export.ExportedProgram:
             got=f"{type(error).__name__}: {first[0][:300] if first else ''}",
             remedy='name the places, at=["module", …]; names are those of model.named_modules()',
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch.export prints, logs and warns of, graphs above all, away from the user's output."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
 
 class _Counting(fx.Interpreter):

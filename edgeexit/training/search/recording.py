@@ -144,7 +144,7 @@ class _Arrays:
         self.part = min(1.0, limit_bytes / (most * (np.dtype(dtype).itemsize * elements + other)))
         rows = math.floor(most * self.part)
         classes = batch.teacher.shape[1]
-        if rows < classes:
+        if rows < classes and self.part < 1:
             raise UsageError(
                 "too few activations fit into the room for their recording",
                 got=f"{limit_bytes} bytes: {rows} samples",

@@ -70,9 +70,7 @@ NUMBERS = _Numbers()
 @click.option(
     "--head",
     type=click.Choice(sorted(KINDS)),
-    default="gaussian",
-    show_default=True,
-    help="Kind of exit: fitted in one pass over the data, or trained with torch.",
+    help="Kind of exit: fitted in one pass over the data, or trained with torch.  [default: gaussian]",
 )
 @click.option(
     "--epochs", type=click.IntRange(min=1), metavar="N", help="With trained, times through the data.  [default: 10]"
@@ -89,6 +87,11 @@ NUMBERS = _Numbers()
     help="With trained, try so many architectures for each exit first and take the one that saves most.",
 )
 @click.option(
+    "--search-storage",
+    metavar="FILE",
+    help="With --search, an SQLite file from which a search that was stopped goes on.  [default: none]",
+)
+@click.option(
     "--labels",
     type=click.Choice(["data", "model"]),
     default="data",
@@ -101,14 +104,12 @@ NUMBERS = _Numbers()
 @click.option(
     "--resize",
     type=click.Choice(["exact", "crop"]),
-    default="exact",
-    show_default=True,
-    help="Pictures of another size: refuse, or scale the shorter side and crop the centre.",
+    help="Pictures of another size: refuse, or scale the shorter side and crop the centre.  [default: exact]",
 )
 @click.option("--size", type=NUMBERS, metavar="H,W", help="Size of pictures, for a model that takes any.")
 @click.option("--target", metavar="NAME", help="A device the bundle is for; see edgeexit targets.")
 @click.option(
-    "--means-kib", type=click.FloatRange(min=0.1), default=64.0, show_default=True, help="KiB of class means an exit."
+    "--means-kib", type=click.FloatRange(min=0.1), metavar="KIB", help="KiB of class means an exit.  [default: 64]"
 )
 @click.option(
     "--updatable",
@@ -163,18 +164,19 @@ def export(
     data: str,
     calibration: str | None,
     exits: str | None,
-    head: str,
+    head: str | None,
     epochs: int | None,
     exit_head: str | None,
     search: int | None,
+    search_storage: str | None,
     labels: str,
     max_drop: float,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
-    resize: str,
+    resize: str | None,
     size: tuple[float, ...] | None,
     target: str | None,
-    means_kib: float,
+    means_kib: float | None,
     updatable: bool,
     policy: str,
     placement: str,
@@ -195,7 +197,8 @@ def export(
     edgeexit train. A plain classifier gets exits; several sources make a cascade of models, small to
     large, which may get exits besides (--exits 0 for none); a model with several logits outputs keeps
     its own, and gets others with --exits; a trained run or a MultiExit keeps those of its heads that
-    pay, or that --exits names.
+    pay, or that --exits names, and takes no option that describes heads. A run is exported with the
+    preprocessing of its training.
 
     DIR is an image folder with one subfolder a class, sorted as the model's classes are; NPZ an
     archive with x and y, or with y and one array for each input of the model. With --labels model no
@@ -211,7 +214,7 @@ def export(
     device = None if target is None else load_target(target)
     settings = ExportSettings(
         exits=exits,
-        head=_head(head, int(means_kib * 1024), epochs, exit_head, search, updatable=updatable),
+        head=_head(head, means_kib, epochs, exit_head, search, search_storage, updatable),
         max_drop=max_drop,
         labels=labels,
         mean=mean,
@@ -254,24 +257,38 @@ def export(
 
 
 def _head(
-    kind: str, means_bytes: int, epochs: int | None, architecture: str | None, trials: int | None, *, updatable: bool
-) -> HeadSettings:
-    """The choice of heads.
+    kind: str | None,
+    means_kib: float | None,
+    epochs: int | None,
+    architecture: str | None,
+    trials: int | None,
+    storage: str | None,
+    updatable: bool,
+) -> HeadSettings | None:
+    """The choice of heads; None where none was made.
 
     Raises:
-        UsageError: An option belongs to another kind of head.
+        UsageError: An option belongs to another kind of head, or to another option.
     """
-    given = {"epochs": epochs, "architecture": architecture, "trials": trials}
-    trained: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if trained and kind != "trained":
+    given = {"epochs": epochs, "architecture": architecture, "trials": trials, "storage": storage}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if chosen and kind != "trained":
         raise UsageError(
-            "--epochs, --exit-head and --search are for trained heads", got=f"--head {kind}", expected="--head trained"
+            "--epochs, --exit-head, --search and --search-storage are for heads that are trained here",
+            got="no --head" if kind is None else f"--head {kind}",
+            expected="--head trained",
+            remedy="leave them out for a training run or a MultiExit, whose own heads are used",
         )
+    if storage is not None and trials is None:
+        raise UsageError("--search-storage is for a search", got="no --search", expected="--search TRIALS")
     if updatable and kind == "trained":
         raise UsageError(
             "trained heads cannot be updated on a device", got="--updatable", remedy="--head gaussian or class-means"
         )
-    return HeadSettings(kind=kind, means_bytes=means_bytes, updatable=updatable, **trained)
+    chosen |= {} if kind is None else {"kind": kind}
+    chosen |= {} if means_kib is None else {"means_bytes": int(means_kib * 1024)}
+    chosen |= {"updatable": True} if updatable else {}
+    return HeadSettings(**chosen) if chosen else None
 
 
 def height_width(size: tuple[float, ...] | None) -> tuple[int, int] | None:
@@ -333,14 +350,14 @@ def _show(output: str, size_bytes: int, manifest: Manifest) -> None:
     say(
         f"On {calibration.samples} calibration samples: {against} {calibration.accuracy:.2%}, "
         f"whole model {calibration.full_accuracy:.2%}{rounded}, mean cost {calibration.mean_cost:.3f} of its "
-        f"{human_count(manifest.macs)}MACs."
+        f"{human_count(manifest.macs, 'MACs')}."
     )
     say(f"Measure it on data it has not seen: edgeexit eval {output} --data DIR")
     if len(manifest.exits) == 1:
         say("No exit pays here, so the bundle holds the model whole. --exits N gives it N exits all the same.")
     elif expected_time(calibration.exit_shares, calibration.mean_cost, manifest.macs) >= 1:
         say(
-            f"A check takes a CPU about as long as {human_count(CHECK_MACS)}MACs. This cascade saves MACs, "
+            f"A check takes a CPU about as long as {human_count(CHECK_MACS, 'MACs')}. This cascade saves MACs, "
             f"but it may well be slower than the model alone: edgeexit bench {output} tells."
         )
 

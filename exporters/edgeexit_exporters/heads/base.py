@@ -28,6 +28,7 @@ class HeadSettings:
         epochs: Times through the data (trained heads).
         architecture: Of trained heads, as `edgeexit.training.HeadSpec` writes it.
         trials: Architectures to try for each exit before the heads are trained; 0 for none.
+        storage: The SQLite file from which a search that was stopped goes on; "" keeps none.
     """
 
     kind: str = "gaussian"
@@ -37,6 +38,7 @@ class HeadSettings:
     epochs: int = 10
     architecture: str = "auto"
     trials: int = 0
+    storage: str = ""
 
 
 class Head(Protocol):

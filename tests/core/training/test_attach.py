@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -160,6 +162,28 @@ def test_costs_are_what_is_spent_until_an_exit_answers_with_all_heads_before_it(
     assert list(network.costs(PICTURES)) == expected
 
 
+def test_threads_that_call_a_network_at_once_get_their_own_activations(model: nn.Module) -> None:
+    network = MultiExit.attach(model, AT, example=PICTURES).eval()
+    meeting = threading.Barrier(2)
+
+    def wait(*_: object) -> None:
+        meeting.wait(timeout=20)
+
+    meet = model.middle.register_forward_pre_hook(wait)
+    halves = PICTURES[:3], PICTURES[3:]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(network.activations, halves))
+    finally:
+        meet.remove()
+    assert not has_hooks(model)
+    for half, activations in zip(halves, found, strict=True):
+        expected = network.activations(half)
+        for mine, other in zip(activations.values, expected.values, strict=True):
+            assert torch.equal(mine, other)
+        assert torch.equal(activations.logits, expected.logits)
+
+
 def test_exits_can_be_left_out(model: nn.Module) -> None:
     network = MultiExit.attach(model, AT, example=PICTURES).freeze()
     rest = network.without(["middle"])
@@ -249,12 +273,21 @@ def test_a_text_network_exports_to_onnx_by_input_names() -> None:
         ({"head": "lineal"}, "lineal"),
         ({"example": PICTURES[:1]}, "1 rows"),
         ({"example": {}}, "no tensor"),
+        ({"example": None}, "got: None"),
+        ({"example": 3.0}, "got: 3.0"),
         ({"example": {"image": PICTURES}}, "image"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(model: nn.Module, changed: dict[str, Any], word: str) -> None:
     with pytest.raises(EdgeExitError, match=word):
         MultiExit.attach(model, **{"at": AT, "example": PICTURES, **changed})
+
+
+@pytest.mark.parametrize(("wrong", "got"), [(print, "builtin_function"), (PlainNet, "class PlainNet"), (None, "None")])
+@pytest.mark.parametrize("at", ["auto", AT])
+def test_a_model_that_is_no_torch_module_is_refused(wrong: Any, got: str, at: Any) -> None:
+    with pytest.raises(UsageError, match=got):
+        MultiExit.attach(wrong, at, example=PICTURES)
 
 
 class Odd(nn.Module):

@@ -230,14 +230,21 @@ def test_a_folder_with_a_run_is_not_begun_anew(tmp_path: Path) -> None:
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
 
 
-def test_resuming_where_there_is_nothing_begins(tmp_path: Path) -> None:
-    assert train(a_network(), *picture_feeds(), SETTINGS, folder=tmp_path / "new", resume=True, quiet=True).epochs == 2
+@pytest.mark.parametrize("name", ["new", None])
+def test_resuming_where_there_is_nothing_begins_and_says_so(
+    tmp_path: Path, name: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / name if name else None
+    assert train(a_network(), *picture_feeds(), SETTINGS, folder=folder, resume=True, quiet=True).epochs == 2
+    said = capsys.readouterr().err
+    assert "nothing to resume" in said
+    assert folder is None or str(folder) in said
 
 
 def test_a_changed_setting_is_named(tmp_path: Path) -> None:
     interrupted(tmp_path)
     other = TrainSettings(**{name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__} | {"rate": 0.5})
-    with pytest.raises(UsageError, match="another rate") as caught:
+    with pytest.raises(UsageError, match=r"rate 0\.02, not 0\.5") as caught:
         train(a_network(), *picture_feeds(), other, folder=tmp_path, resume=True, quiet=True)
     assert "0.02" in str(caught.value)
 
@@ -256,9 +263,9 @@ def test_other_data_and_another_architecture_are_named(tmp_path: Path) -> None:
     interrupted(tmp_path)
     data, held = picture_feeds()
     fewer = Feed.from_arrays(data.rows.arrays["x"][:100], data.labels[:100])
-    with pytest.raises(UsageError, match="another training data"):
+    with pytest.raises(UsageError, match="training data was different"):
         train(a_network(), fewer, held, SETTINGS, folder=tmp_path, resume=True, quiet=True)
-    with pytest.raises(UsageError, match="another architecture"):
+    with pytest.raises(UsageError, match="architecture was different"):
         train(a_network(head="conv"), data, held, SETTINGS, folder=tmp_path, resume=True, quiet=True)
 
 

@@ -121,6 +121,15 @@ def test_kept_or_not_the_batches_are_the_same(folder) -> None:
         assert torch.equal(one.labels, other.labels)
 
 
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5)])
+def test_arrays_that_are_no_pictures_are_normalised_by_their_first_axis(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    (batch,) = Feed.from_arrays(x, preprocessing=Preprocessing(kind="array", mean=MEAN, std=STD)).in_order()
+    along = (3,) + (1,) * (len(shape) - 2)
+    expected = (x - np.reshape(MEAN, along)) / np.reshape(STD, along)
+    np.testing.assert_allclose(batch.inputs[0].numpy(), expected, atol=1e-5)
+
+
 def test_byte_arrays_with_a_mean_are_scaled_and_keep_their_axes() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 5), dtype=np.uint8)
     preprocessing = Preprocessing(kind="array", mean=MEAN, std=STD)

@@ -103,14 +103,62 @@ def test_a_head_whose_loss_is_not_finite_is_reported_and_keeps_finite_weights(
     early, late = train_heads(heads, data, held, SETTINGS, names=NAMES, quiet=True)
     assert (early.converged, late.converged) == (False, True)
     assert all(parameter.isfinite().all() for parameter in heads[0].parameters())
-    assert "early did not converge" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "early did not converge: the activations that it reads were not finite in epoch 1, step " in said
+    assert (early.problem in said, late.problem) == (True, None)
+
+
+def test_held_out_activations_that_are_not_finite_are_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    data, held = recorded(96, 0), recorded(48, 1)
+    held.activations[1][40] = float("inf")
+    train_heads(vector_heads(), data, held, SETTINGS, names=NAMES, quiet=True)
+    said = capsys.readouterr().err
+    assert "late did not converge: the activations that it reads were not finite in held-out batch " in said
+    assert "early" not in said
+
+
+def test_a_rate_that_is_far_too_high_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    data, held = recorded(96, 0), recorded(48, 1)
+    train_heads(vector_heads(), data, held, replace_mode("layerwise", rate=1e30), names=NAMES, quiet=True)
+    for line in capsys.readouterr().err.splitlines():
+        assert "on finite activations; try a lower rate" in line
+        assert "0.0 %" not in line
+
+
+@pytest.mark.parametrize("mode", ["layerwise", "distilled"])
+@pytest.mark.parametrize("side", ["training", "held-out"])
+def test_answers_of_the_whole_model_that_are_not_finite_end_the_run_and_name_the_batch(mode: str, side: str) -> None:
+    feeds = {"training": recorded(96, 0), "held-out": recorded(48, 1)}
+    feeds[side].teacher[40, 1] = float("nan")
+    where = r"epoch 1, step \d of 3" if side == "training" else r"held-out batch \d after epoch 1"
+    with pytest.raises(DataError, match=f"whole model's answers are not finite in {where}") as caught:
+        train_heads(vector_heads(), *feeds.values(), replace_mode(mode), names=NAMES, quiet=True)
+    assert "got: nan; 1 of " in str(caught.value)
+
+
+def test_a_picture_that_is_not_finite_ends_a_run_of_heads_at_once() -> None:
+    data, held = picture_feeds()
+    data.rows.arrays["x"][9] = float("nan")
+    with pytest.raises(DataError, match=r"not finite in epoch 1, step \d of 4"):
+        train(a_pretrained_network(), data, held, SETTINGS, quiet=True)
+
+
+def test_classes_that_the_whole_model_shuts_out_do_not_matter_where_heads_learn_from_labels() -> None:
+    data, held = recorded(96, 0), recorded(48, 1)
+    data.teacher[data.labels == 0, 2] = -float("inf")
+    outcomes = train_heads(vector_heads(), data, held, replace_mode("layerwise"), names=NAMES, quiet=True)
+    assert all(outcome.converged for outcome in outcomes)
 
 
 def test_a_head_that_sees_only_noise_does_not_converge(capsys: pytest.CaptureFixture[str]) -> None:
     data, held = recorded(96, 0, noise=(50.0, 0.2)), recorded(90, 1, noise=(50.0, 0.2))
     early, late = train_heads(vector_heads(), data, held, SETTINGS, names=NAMES, quiet=True)
     assert (early.converged, late.converged) == (False, True)
-    assert "Leave it out" in capsys.readouterr().err
+    share = f"{100 * early.accuracy:.1f} %"
+    assert capsys.readouterr().err == (
+        f"The exit at early did not converge: it agrees with the whole model on {share} of the held-out samples. "
+        "Leave it out.\n"
+    )
 
 
 def test_distilled_heads_never_look_at_labels() -> None:
@@ -209,7 +257,7 @@ def test_a_run_of_heads_taken_up_again_ends_in_the_same_bits(tmp_path: Path) -> 
 def test_a_run_is_not_taken_up_with_another_backbone(tmp_path: Path) -> None:
     options = {"folder": tmp_path, "quiet": True}
     train(a_pretrained_network(), *picture_feeds(), SETTINGS, **options)
-    with pytest.raises(UsageError, match="another backbone"):
+    with pytest.raises(UsageError, match="backbone was different"):
         train(a_network(seed=1), *picture_feeds(), SETTINGS, resume=True, **options)
 
 

@@ -140,9 +140,10 @@ class Undecided(nn.Module):
         return self.second(x) if float(x.sum()) > 0 else x
 
 
-def test_a_model_that_cannot_be_traced_must_have_its_places_named() -> None:
+def test_a_model_that_cannot_be_traced_must_have_its_places_named(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match="name the places"):
         candidate_places(Undecided(), numbers(3, 4))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.ReLU(), nn.Softmax(1))])

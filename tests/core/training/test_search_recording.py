@@ -118,6 +118,10 @@ class Growing(Drawn):
             yield ActivationBatch([batch.values[0], longer], batch.teacher, batch.labels, batch.mask)
 
 
+def test_fewer_samples_than_classes_are_kept_where_all_of_them_fit() -> None:
+    assert record(Drawn(2, batch=2), ROOMY, quiet=True).samples == 2  # of four classes
+
+
 def test_activations_that_change_their_shape_are_refused() -> None:
     with pytest.raises(DataError, match="shape changes"):
         record(Growing(40), ROOMY, quiet=True)

@@ -80,7 +80,14 @@ def test_all_that_was_said_is_stored(tmp_path: Path) -> None:
     inputs = (TensorSpec(name="image", dtype="uint8", shape=(6, 6, 3)),)
     settings = TrainSettings(mode="joint", loss_weights=(0.2, 0.3))
     written = save_run(
-        tmp_path, a_network(), settings, RESULT, source="m:f", preprocessing=PREPROCESSING, inputs=inputs
+        tmp_path,
+        a_network(),
+        settings,
+        RESULT,
+        source="m:f",
+        preprocessing=PREPROCESSING,
+        inputs=inputs,
+        held_out=False,
     )
     run = load_run(tmp_path)
     assert run.document == written
@@ -89,6 +96,7 @@ def test_all_that_was_said_is_stored(tmp_path: Path) -> None:
         OUTCOMES,
         PREPROCESSING,
     )
+    assert run.document.held_out is False
     assert run.useless == ("first",)
 
 
@@ -99,10 +107,11 @@ def test_the_document_is_of_format_one(tmp_path: Path) -> None:
     assert document["at"] == ["first", "second"]
     assert document["exits"][0] == {
         "name": "first", "accuracy": 0.5, "loss": None, "converged": False, "epoch": 1, "against": "labels",
+        "problem": None,
     }  # fmt: skip
     assert set(document) == {
         "format", "version", "source", "at", "heads", "settings", "preprocessing", "inputs", "class_names", "exits",
-        "epochs", "best_epoch", "seconds", "whole", "backbone_sha256", "weights_sha256",
+        "epochs", "best_epoch", "seconds", "held_out", "whole", "backbone_sha256", "weights_sha256",
     }  # fmt: skip
 
 
@@ -126,6 +135,7 @@ def test_the_bytes_of_a_run_are_those_of_format_one(tmp_path: Path) -> None:
         preprocessing=PREPROCESSING,
         inputs=inputs,
         class_names=("a", "b"),
+        held_out=True,
     )
     assert (tmp_path / RUN_FILE).read_bytes() == GOLDEN.read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,73 @@ def test_without_a_folder_a_diverged_network_holds_the_weights_of_its_last_good_
     assert values(network) == values(one_epoch)
 
 
+def test_held_out_samples_that_are_not_finite_are_told_as_such() -> None:
+    data, held = picture_feeds()
+    held.rows.arrays["x"][7] = math.nan
+    with pytest.raises(ModelError, match=r"after epoch 1, on the held-out samples") as caught:
+        train(a_network(), data, held, settings(), quiet=True)
+    assert "step" not in str(caught.value)
+
+
+def picture_feed(count: int, seed: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Feed:
+    images, labels = pictures(count, seed)
+    return Feed.from_arrays(change(images), labels)
+
+
+WRONG = {
+    "channels": (lambda images: images[:, :2], "float32 (2, 2, 6, 6)"),
+    "axes": (lambda images: images.permute(0, 2, 3, 1), "float32 (2, 6, 6, 3)"),
+    "type": (lambda images: images.to(torch.uint8), "uint8 (2, 3, 6, 6)"),
+    "size": (lambda images: images[:, :, :1, :1], "float32 (2, 3, 1, 1)"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("mode", ["joint", "layerwise"])
+@pytest.mark.parametrize("side", ["training", "held-out"])
+def test_data_that_do_not_fit_the_network_are_refused_with_their_shapes_and_types(
+    wrong: str, mode: str, side: str
+) -> None:
+    change, got = WRONG[wrong]
+    feeds = {"training": picture_feed(64, 1, torch.Tensor.clone), "held-out": picture_feed(30, 2, torch.Tensor.clone)}
+    feeds[side] = picture_feed(64, 1, change)
+    with pytest.raises(DataError, match=f"fails on the {side} samples") as caught:
+        train(a_network(), *feeds.values(), settings(mode=mode), quiet=True)
+    assert f"x: {got}; RuntimeError: " in str(caught.value)
+    assert "forward(image)" in str(caught.value)
+
+
+class TwoInputs(ByDesign):
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(x * scale)
+
+
+def test_a_missing_input_is_named() -> None:
+    with pytest.raises(DataError, match=r"TypeError: .*'scale'"):
+        train(TwoInputs(), *vector_feeds(), settings(), quiet=True)
+
+
+def test_held_out_samples_with_other_inputs_are_refused() -> None:
+    data, held = (
+        Feed.from_arrays({name: feed.rows.arrays["x"] for name in names}, feed.labels)
+        for feed, names in zip(vector_feeds(), [("x", "scale"), ("scale", "x")], strict=True)
+    )
+    with pytest.raises(DataError, match="other inputs"):
+        train(TwoInputs(), data, held, settings(), quiet=True)
+
+
+def test_the_last_exit_is_never_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    data, held = vector_feeds()
+    rows = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0)).numpy()
+    mixed = Feed.from_arrays(data.rows.arrays["x"], data.labels[rows])
+    train(ByDesign(), mixed, held, settings(epochs=1, rate=1e-6, batch=8), quiet=True)
+    early, last = capsys.readouterr().err.splitlines()
+    assert early.startswith("The exit at exit 1 did not converge: it is right on ")
+    assert early.endswith(" % of the held-out samples. Leave it out.")
+    assert last.startswith("The last exit (exit 2)")
+    assert "eave" not in last
+
+
 def test_a_network_that_is_not_finite_to_begin_with_is_an_error_of_the_model() -> None:
     network = a_network()
     torch.nn.init.constant_(network.backbone.last.weight, math.nan)
@@ -255,6 +323,7 @@ def test_a_device_that_is_not_there_is_an_error(name: str) -> None:
         {"epochs": 0},
         {"rate": 0.0},
         {"rate": math.nan},
+        {"rate": 1e38},
         {"mode": "both"},
         {"warmup": 1.5},
         {"loss_weights": "eeNet"},
@@ -262,10 +331,17 @@ def test_a_device_that_is_not_there_is_an_error(name: str) -> None:
         {"heads_first": 9},
         {"patience": 1, "keep": "last"},
         {"temperature": 0.0},
+        {"epochs": "3"},
+        {"epochs": 1.5},
+        {"epochs": True},
+        {"rate": "0.1"},
+        {"device": 0},
+        {"loss_weights": ("a",)},
+        {"mode": 1},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=next(reversed(wrong)) if len(wrong) == 1 else None):
         settings(**wrong)
 
 
