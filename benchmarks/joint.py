@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,14 @@ TRAINING = (
 @click.option("--epochs", default=6, show_default=True)
 @click.option("--blocks", default="5,9,12,16,20", show_default=True, help="Exits stand behind these of 27 blocks.")
 @click.option("--head", default="conv:32,64", show_default=True)
+@click.option("--threads", default=2, show_default=True, help="Of torch.")
 @click.option(
     "--run", "kept", type=click.Path(path_type=Path), help="Keep the run in this folder, or take it from there."
 )
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "results" / "joint.json")
-def main(models: Path, data: Path, epochs: int, blocks: str, head: str, kept: Path | None, out: Path) -> None:
+def main(
+    models: Path, data: Path, epochs: int, blocks: str, head: str, threads: int, kept: Path | None, out: Path
+) -> None:
     """Train, export, measure, and write one JSON document."""
     small, big = models / "resnet20-cifar10.onnx", models / "resnet56-cifar10.onnx"
     os.environ["RESNET56"] = str(models / "resnet56-cifar10.safetensors")  # for backbones:resnet56
@@ -56,10 +58,11 @@ def main(models: Path, data: Path, epochs: int, blocks: str, head: str, kept: Pa
         rivals = exported([str(small), str(big)], data, ("--exits", "0"), Path(folder) / "pair")
         rows, reference = rivalry(rivals, data)
         run = kept or Path(folder) / "run"
-        seconds = trained(data, run, epochs, blocks, head)
+        seconds = trained(data, run, epochs, blocks, head, threads)
         bundle = exported([str(run)], data, ("--exits", str(blocks.count(",") + 1)), Path(folder) / "joint")
         rows["exits trained jointly"] = {
             "training_s": seconds,
+            "threads": threads,
             "epochs": epochs,
             "head": head,
             "flags": list(TRAINING),
@@ -71,16 +74,14 @@ def main(models: Path, data: Path, epochs: int, blocks: str, head: str, kept: Pa
         click.echo(f"{name}: {row['size_bytes']:,} bytes, exits {row['accuracy']}, {row['cost_at_loss']}")
 
 
-def trained(data: Path, run: Path, epochs: int, blocks: str, head: str) -> float | None:
+def trained(data: Path, run: Path, epochs: int, blocks: str, head: str, threads: int) -> float:
     """Train the run if it is not there; how many seconds it took."""
-    if (run / "training.json").exists():
-        return None
-    places = ",".join(f"blocks.{block}" for block in blocks.split(","))  # blocks.0 is the stem
-    splits = ("--data", data / "train", "--validation", data / "calibration")
-    command = ["train", "backbones:resnet56", *splits, *NORMALISATION, *TRAINING, "--at", places]
-    start_s = time.perf_counter()
-    edgeexit(*command, "--head", head, "--epochs", epochs, "-o", run)
-    return round(time.perf_counter() - start_s)
+    if not (run / "training.json").exists():
+        places = ",".join(f"blocks.{block}" for block in blocks.split(","))  # blocks.0 is the stem
+        splits = ("--data", data / "train", "--validation", data / "calibration")
+        command = ["train", "backbones:resnet56", *splits, *NORMALISATION, *TRAINING, "--at", places]
+        edgeexit(*command, "--head", head, "--epochs", epochs, "--threads", threads, "-o", run)
+    return round(json.loads((run / "training.json").read_text())["seconds"])
 
 
 def exported(sources: Sequence[str], data: Path, flags: Sequence[str], bundle: Path) -> Path:
