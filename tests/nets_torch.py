@@ -25,8 +25,8 @@ import nets_torch
 from edgeexit.training import MultiExit
 
 
-def build():
-    net = nets_torch.Net()
+def build(kind=nets_torch.Net):
+    net = kind()
     net.load_state_dict(safetensors.torch.load_file(Path(__file__).with_name("net.safetensors")))
     return net
 
@@ -35,9 +35,21 @@ def attached():
     return MultiExit.attach(build(), ["one", "two"], ["linear", "mixed"], example=torch.zeros(2, 3, 8, 8))
 
 
+def by_position():
+    return build(nets_torch.ByPosition)
+
+
+def anything():
+    return build(nets_torch.Anything)
+
+
 def another():
     torch.manual_seed(9)
     return nets_torch.Net()
+
+
+def numbered():
+    return torch.nn.Sequential(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), torch.nn.Linear(192, 5))
 
 
 def several():
@@ -69,6 +81,20 @@ class Net(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.last(self.three(self.two(self.one(image))).flatten(1))
+
+
+class ByPosition(Net):
+    """Its input has no name that a caller could use."""
+
+    def forward(self, image: torch.Tensor, /) -> torch.Tensor:
+        return super().forward(image)
+
+
+class Anything(Net):
+    """Says nothing about its inputs."""
+
+    def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        return super().forward(*inputs, **named)
 
 
 class Several(Net):

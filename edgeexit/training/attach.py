@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.heads import Head, HeadSpec, build_head, head_macs
+from edgeexit.training.heads import Head, build_head, head_macs
 from edgeexit.training.model.calls import Call, Example, checked_model, first_tensor, logits_of
+from edgeexit.training.model.choosing import At, HeadChoice, choose_names, choose_specs, count_classes
 from edgeexit.training.model.layout import has_channels_first
 from edgeexit.training.model.reading import Reading, arguments_by_name
 from edgeexit.training.model.recording import macs_spent, observe, watched
-from edgeexit.training.places import chosen_places
+from edgeexit.training.places import Cost
 
 __all__ = ["WHOLE_MODEL", "Activations", "MultiExit"]
 
 WHOLE_MODEL = "whole model"
 """Name of the last exit, the backbone's own answer."""
-
-At = Sequence[str] | Sequence[float] | Literal["auto", "selfxit"]
-HeadChoice = HeadSpec | str | Sequence[HeadSpec | str]
 
 
 class Activations(NamedTuple):
@@ -64,29 +62,37 @@ class MultiExit(nn.Module):
 
     @classmethod
     def attach(
-        cls, model: nn.Module, at: At = "auto", head: HeadChoice = "auto", *, example: Example, seed: int | None = 0
+        cls,
+        model: nn.Module,
+        at: At = "auto",
+        head: HeadChoice = "auto",
+        *,
+        example: Example,
+        seed: int | None = 0,
+        cost: Cost = "macs",
     ) -> MultiExit:
         """Attach exits to a model.
 
         Args:
             model: Any module that gives logits (n, C), alone, first in a tuple, or as `.logits`.
-            at: Names of modules, as in `model.named_modules()`; or shares of the whole model's MACs, such as
-                0.15, which take the nearest places; "auto": SDN's six shares, 15 to 90 %; "selfxit": SelfXit's
-                filter of candidate layers (section 3.1).
+            at: Names of modules, as in `model.named_modules()`; or shares of the whole model's cost, such as
+                0.15, which take the nearest places that the heads can read; "auto": SDN's six shares, 15 to 90 %;
+                "selfxit": SelfXit's filter of candidate layers (section 3.1).
             head: What all heads are to be, or one for each name.
             example: At least 2 rows of the model's inputs: a tensor, a tuple, or a dict by name.
             seed: The heads' weights follow from it; None: from torch's random state.
+            cost: What shares are of: "macs", or "ms" for the time that one sample takes on this machine.
 
         Raises:
             UsageError: A name is not there, or its module cannot carry an exit; a head cannot read it; the model is
-                no torch module, or the example none of inputs.
+                no torch module, or has exits of its own; or the example is none of inputs.
             ModelError: The model fails on the example, gives no logits, or has no place for an exit.
         """
         call = Call.of(example).beside(checked_model(model)).first(2)
-        names = _names(at, model, example)
-        specs = _specs(head, len(names))
-        observed, classes = observe(model, call, names)
-        spent = macs_spent(model, call, names)
+        classes = count_classes(model, call)
+        names = choose_names(at, model, example, head, classes, cost)
+        specs = choose_specs(head, len(names))
+        observed, spent = observe(model, call, names), macs_spent(model, call, names)
         order = sorted(range(len(names)), key=lambda i: (spent.before[i], observed[i].turn))
         observed = [observed[i] for i in order]
         heads = []
@@ -121,7 +127,8 @@ class MultiExit(nn.Module):
 
         def keep(name: str, output: object) -> None:
             tensor = cast(Tensor, first_tensor(output))
-            seen[name] = tensor.clone() if name in self._reading.overwritten else tensor
+            copied = name in self._reading.overwritten or self.backbone.training  # as in-place dropout overwrites too
+            seen[name] = tensor.clone() if copied else tensor
 
         with watched(self.backbone, self.at, keep):
             output = self.backbone(*inputs, **named)
@@ -208,6 +215,11 @@ class MultiExit(nn.Module):
         network.training = self.training
         return network
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What a pickle or a copy is made from: the class of its own, with the signature, is made anew."""
+        state = {name: value for name, value in self.__dict__.items() if name != "_signature"}
+        return _blank, (getattr(type(self), "_plain", type(self)), self.backbone), state
+
     def _mask(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         if self._reading.mask is None:
             return None
@@ -226,33 +238,13 @@ def _with_signature(cls: type[MultiExit], backbone: nn.Module) -> type[MultiExit
     parameters = [own, *signature.parameters.values()]
     forward.__doc__ = MultiExit.forward.__doc__
     forward.__signature__ = signature.replace(parameters=parameters, return_annotation=tuple)  # type: ignore[attr-defined]  # read by inspect
-    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__, "__doc__": cls.__doc__})
+    own_words = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), {"forward": forward, "_plain": cls, **own_words})
 
 
-def _names(at: At, model: nn.Module, example: Example) -> list[str]:
-    if isinstance(at, str):
-        if at not in ("auto", "selfxit"):
-            raise UsageError("exits need places", got=at, expected='a list of module names, "auto" or "selfxit"')
-        return chosen_places(model, example, cast(Literal["auto", "selfxit"], at))
-    given = list(at)
-    if not given:
-        raise UsageError("exits need places", got="an empty list", expected="names of modules")
-    if all(isinstance(share, float) for share in given):
-        return chosen_places(model, example, tuple(cast("list[float]", given)))
-    strange = [name for name in given if not isinstance(name, str)]
-    if strange:
-        raise UsageError("exits need places", got=strange[0], expected="names of modules, or shares of the cost alone")
-    names = cast("list[str]", given)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError("a module carries one exit", got=f"{twice[0]} twice", expected="each name once")
-    return names
-
-
-def _specs(head: HeadChoice, number: int) -> list[HeadSpec]:
-    each = [head] * number if isinstance(head, str | HeadSpec) else list(head)
-    if len(each) != number:
-        raise UsageError(
-            "the heads do not match the exits", got=f"{len(each)} heads for {number} exits", expected="one for each"
-        )
-    return [HeadSpec.parse(one) if isinstance(one, str) else one for one in each]
+def _blank(cls: type[MultiExit], backbone: nn.Module) -> MultiExit:
+    """A network of that class that still lacks all but the signature."""
+    kind = _with_signature(cls, backbone)
+    network = kind.__new__(kind)
+    network.__dict__["_signature"] = inspect.signature(backbone.forward)
+    return network

@@ -130,16 +130,16 @@ class HeadsLearner:
         self.whole = {
             "accuracy": whole_accuracy,
             "loss": whole_loss,
-            "learnt": tally.learnt(whole_accuracy, whole_loss),
+            "learnt": tally.learnt(len(active)),
         }
         report = {}
-        for index, loss, accuracy in zip(active, losses, accuracies, strict=True):
+        for turn, (index, loss, accuracy) in enumerate(zip(active, losses, accuracies, strict=True)):
             track = self.tracks[index]
             trained = sum(track.losses) / len(track.losses) if track.losses else math.nan
             report[track.name] = {"train_loss": trained, "loss": loss, "accuracy": accuracy}
             track.losses.clear()
             track.problem = problems.get(index, "")
-            self._remember(track, epoch, loss, accuracy, tally.learnt(accuracy, loss))
+            self._remember(track, epoch, loss, accuracy, tally.learnt(turn))
         return {"exits": report}
 
     def conclude(self) -> list[ExitOutcome]:
@@ -168,7 +168,7 @@ class HeadsLearner:
     def about(self, more: Mapping[str, str]) -> dict[str, str]:
         """What has to be the same when this is taken up again."""
         shapes = "; ".join(f"{track.name}: {architecture(track.head)}" for track in self.tracks)
-        return {"architecture": shapes, "number of steps": str(self.total), **more}
+        return {**more, "architecture": shapes, "number of steps": str(self.total)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Present and best weights, and the optimisers' state."""

@@ -123,8 +123,8 @@ class JointLearner:
         trained = math.fsum(self.losses) / len(self.losses) if self.losses else math.nan
         self.losses = []
         each = [
-            {"name": name, "loss": loss, "accuracy": accuracy, "converged": tally.learnt(accuracy, loss)}
-            for name, loss, accuracy in zip(self.names, losses, accuracies, strict=True)
+            {"name": name, "loss": loss, "accuracy": accuracy, "converged": tally.learnt(index)}
+            for index, (name, loss, accuracy) in enumerate(zip(self.names, losses, accuracies, strict=True))
         ]
         if score < self.score:
             self.score, self.best_epoch = score, epoch + 1

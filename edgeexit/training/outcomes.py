@@ -15,7 +15,7 @@ from edgeexit.errors import DataError
 __all__ = ["ExitOutcome", "Tally", "TrainingResult"]
 
 _SURE = 3.0
-"""Standard errors above the largest class's share from which an exit has learnt something."""
+"""Standard errors by which an exit must do better than the commonest answer to have learnt something."""
 
 
 class ExitOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,7 +26,7 @@ class ExitOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         accuracy: Share of right answers; what is right, `against` says.
         loss: Mean loss in nats; None where it never was a number.
         converged: False where the exit is not better than always giving the commonest answer, by three standard
-            errors, or its loss was not finite: it should be left out.
+            errors of the difference on the same samples, or its loss was not finite: it should be left out.
         epoch: After how many epochs the kept weights were got.
         against: "labels", or "model" where exits learnt the whole model's answers.
         problem: Where it did not converge as something was not finite: what, when, and what may help; else None.
@@ -57,20 +57,25 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     best_epoch: int
     seconds: float
 
+    @property
+    def useless(self) -> tuple[str, ...]:
+        """Names of the early exits that did not converge, for `MultiExit.without`."""
+        return tuple(exit.name for exit in self.exits[:-1] if not exit.converged)
+
 
 @dataclass
 class Tally:
-    """Losses and right answers of some exits, batch after batch."""
+    """Losses and right answers, class by class, of some exits, batch after batch."""
 
     exits: int
     samples: int = 0
     losses: list[float] = field(default_factory=list)
-    right: list[int] = field(default_factory=list)
+    right: list[Tensor] = field(default_factory=list)
     targets: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Start from nothing."""
-        self.losses, self.right = [0.0] * self.exits, [0] * self.exits
+        self.losses = [0.0] * self.exits
 
     def add(self, logits: Sequence[Tensor], losses: Sequence[Tensor], targets: Tensor) -> None:
         """Count a batch.
@@ -83,10 +88,12 @@ class Tally:
         count, classes = logits[0].shape
         self.samples += count
         seen = torch.bincount(targets, minlength=classes).cpu()
+        self.right = self.right or [torch.zeros_like(seen)] * self.exits
         self.targets = seen if self.targets is None else self.targets + seen
         for index, (values, loss) in enumerate(zip(logits, losses, strict=True)):
             self.losses[index] += float(loss) * count
-            self.right[index] += int((values.argmax(dim=1) == targets).sum())
+            right = torch.bincount(targets[values.argmax(dim=1) == targets], minlength=classes).cpu()
+            self.right[index] = self.right[index] + right
 
     @property
     def loss(self) -> list[float]:
@@ -97,17 +104,24 @@ class Tally:
     @property
     def accuracy(self) -> list[float]:
         """The share of right answers of each exit."""
-        return [right / self.samples for right in self.right]
+        return [int(right.sum()) / self.samples for right in self.right]
 
-    def learnt(self, accuracy: float, loss: float) -> bool:
+    def learnt(self, index: int) -> bool:
         """Whether an exit does better than the commonest answer, by three standard errors.
 
-        An exit without a mistake always does.
+        The two are compared on the same n samples, of which b are those that the exit alone gets right, c those that
+        the commonest answer alone does, and p its share: b − c > 3·√min(b + c, n·p·(1 − p)), the smaller of the
+        paired variance (McNemar) and that of the share. An exit without a mistake always does better.
         """
         assert self.targets is not None
-        share = float(self.targets.max()) / self.samples
-        bound = share + _SURE * math.sqrt(share * (1 - share) / self.samples)
-        return math.isfinite(loss) and accuracy > min(bound, 1 - 0.5 / self.samples)
+        commonest = int(self.targets.argmax())
+        most = int(self.targets[commonest])
+        right, of_commonest = int(self.right[index].sum()), int(self.right[index][commonest])
+        gained, lost = right - of_commonest, most - of_commonest
+        ahead = gained - lost
+        variance = min(gained + lost, most * (self.samples - most) / self.samples)
+        better = ahead > _SURE * math.sqrt(variance) or right == self.samples
+        return math.isfinite(self.loss[index]) and better
 
     def check(self, *, against_model: bool) -> None:
         """Refuse held-out samples on which nothing can be told.

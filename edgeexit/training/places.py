@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import nn
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.model.calls import Call, Example, checked_model, evaluating
+from edgeexit.training.model.calls import Call, Example, checked_model
 from edgeexit.training.model.dataflow import Position
-from edgeexit.training.model.recording import watched
+from edgeexit.training.model.timing import milliseconds
 from edgeexit.training.model.tracing import trace
 
-__all__ = ["SDN_SHARES", "Place", "Survey", "candidate_places", "chosen_places", "placed", "selfxit_filter", "survey"]
+__all__ = [
+    "SDN_SHARES",
+    "Cost",
+    "Place",
+    "Survey",
+    "candidate_places",
+    "chosen_places",
+    "placed",
+    "selfxit_filter",
+    "survey",
+]
 
 SDN_SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Shares of the cost at which Shallow-Deep Networks and E2CM (section IV-A) put their exits."""
 
 Cost = Literal["macs", "ms"]
 
-_RUNS = 5
 _PART = 0.1
 _LEAST_LEFT = 0.02
 _LAST_LAYERS = 2
@@ -40,7 +46,8 @@ class Place:
     Attributes:
         name: Of the outermost module that gives this tensor.
         macs_before: MACs of one sample spent until it is there.
-        ms_before: Milliseconds of one sample until then, the median of some runs on this machine.
+        ms_before: Milliseconds of one sample until then, the median of some runs on this machine; None where nobody
+            measured.
         shape: Of one sample's activation.
         crossing: Tensors alive there, the model's inputs and what follows from masks alone not counted.
         layers_after: Convolutions and matrix products still to come.
@@ -49,7 +56,7 @@ class Place:
 
     name: str
     macs_before: int
-    ms_before: float
+    ms_before: float | None
     shape: tuple[int, ...]
     crossing: int
     layers_after: int
@@ -62,10 +69,10 @@ class Survey:
 
     places: tuple[Place, ...]
     macs: int
-    ms: float
+    ms: float | None
 
 
-def survey(model: nn.Module, example: Example) -> Survey:
+def survey(model: nn.Module, example: Example, *, timed: bool = False) -> Survey:
     """Find and measure the places of a model.
 
     Places are outputs that are, or start with, one floating tensor with the batch as axis 0, where the same
@@ -74,6 +81,7 @@ def survey(model: nn.Module, example: Example) -> Survey:
     Args:
         model: Any module that gives logits; it is run in eval mode.
         example: At least 2 rows of its inputs.
+        timed: Whether to take the time as well, for which the model runs a few times more.
 
     Raises:
         UsageError: The model is no torch module, or the example none of inputs.
@@ -85,7 +93,9 @@ def survey(model: nn.Module, example: Example) -> Survey:
     usable = [position for position in inside if position.separable]
     if not usable:
         raise _no_place(flow.macs, inside)
-    *before, whole = _milliseconds(model, call.first(1), [position.modules[0] for position in usable])
+    names = [position.modules[0] for position in usable]
+    untimed: list[float | None] = [None] * (len(names) + 1)
+    *before, whole = milliseconds(model, call.first(1), names) if timed else untimed
     places = [
         Place(
             position.modules[0],
@@ -101,23 +111,46 @@ def survey(model: nn.Module, example: Example) -> Survey:
     return Survey(tuple(places), flow.macs, whole)
 
 
-def candidate_places(model: nn.Module, example: Example) -> list[Place]:
+def candidate_places(model: nn.Module, example: Example, *, timed: bool = False) -> list[Place]:
     """The places of `survey`."""
-    return list(survey(model, example).places)
+    return list(survey(model, example, timed=timed).places)
 
 
-def chosen_places(model: nn.Module, example: Example, how: Literal["auto", "selfxit"] | Sequence[float]) -> list[str]:
-    """Names of places: "auto" for SDN's shares, "selfxit" for SelfXit's filter, or at shares of the MACs.
+def chosen_places(
+    model: nn.Module,
+    example: Example,
+    how: Literal["auto", "selfxit"] | Sequence[float],
+    *,
+    cost: Cost = "macs",
+    readable: Callable[[Place], bool] = lambda place: True,
+) -> list[str]:
+    """Names of places: "auto" for SDN's shares, "selfxit" for SelfXit's filter, or at shares of the cost.
+
+    Args:
+        model: As for `survey`.
+        example: As for `survey`.
+        how: Which.
+        cost: What shares are of: "macs", or "ms" for the time on this machine.
+        readable: Whether a head can read a place; others are no candidates.
 
     Raises:
-        UsageError: A share is not between 0 and 1.
+        UsageError: A share is not between 0 and 1, or heads can read no place.
         ModelError: There is no such place.
     """
-    found = survey(model, example)
+    found = survey(model, example, timed=cost == "ms")
+    places = [place for place in found.places if readable(place)]
+    if not places:
+        shapes = ", ".join(dict.fromkeys(str(place.shape) for place in found.places))
+        raise UsageError(
+            "the heads asked for can read no place of the model",
+            got=f"activations of shapes {shapes[:200]}",
+            remedy='head="auto"',
+        )
     if how == "selfxit":
-        return [place.name for place in selfxit_filter(found.places, model)]
-    shares = SDN_SHARES if isinstance(how, str) else tuple(how)
-    return [place.name for place in placed(found.places, found.macs, shares)]
+        return [place.name for place in selfxit_filter(places, model)]
+    total = found.macs if cost == "macs" else found.ms
+    assert total is not None
+    return [place.name for place in placed(places, total, SDN_SHARES if isinstance(how, str) else tuple(how), cost)]
 
 
 def placed(
@@ -137,14 +170,18 @@ def placed(
         cost: "macs" or "ms".
 
     Raises:
-        UsageError: A share is not between 0 and 1.
+        UsageError: A share is not between 0 and 1, or times are asked for and were not taken.
     """
     for share in shares:
         if not 0 < share < 1:
             raise UsageError("an exit stands inside the model", got=f"share {share}", expected="0 < share < 1")
 
     def cost_of(place: Place) -> float:
-        return place.macs_before if cost == "macs" else place.ms_before
+        if cost == "macs":
+            return place.macs_before
+        if place.ms_before is None:
+            raise UsageError("the times of the places were not taken", got=place.name, remedy="survey(…, timed=True)")
+        return place.ms_before
 
     worth = _best_of_equal(places)
     worth = [place for place in worth if cost_of(place) <= (1 - _LEAST_LEFT) * total] or worth
@@ -210,30 +247,6 @@ def _best_of_equal(places: Sequence[Place]) -> list[Place]:
         if rival is None or place.crossing <= rival.crossing:
             best[place.macs_before] = place
     return sorted(best.values(), key=lambda place: place.macs_before)
-
-
-def _milliseconds(model: nn.Module, call: Call, names: Sequence[str]) -> list[float]:
-    """Median time until each module has run, then until the model has."""
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    runs: list[list[float]] = []
-
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    with evaluating(model):
-        for _ in range(_RUNS + 1):
-            times = dict.fromkeys(names, 0.0)
-            start = now()
-
-            def note(name: str, _: object, times: dict[str, float] = times, start: float = start) -> None:
-                times[name] = 1000 * (now() - start)
-
-            with watched(model, names, note):
-                call.run(model)
-            runs.append([*times.values(), 1000 * (now() - start)])
-    return [statistics.median(each) for each in zip(*runs[1:], strict=True)]  # the first run warms up
 
 
 def _no_place(macs: int, inside: Sequence[Position]) -> ModelError:

@@ -92,6 +92,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             value = getattr(self, name)
             if value not in words and not (name == "loss_weights" and not isinstance(value, str)):
                 raise UsageError(f"{name} is unknown", got=value, expected=", ".join(words))
+        if isinstance(self.loss_weights, list):  # as a frozen structure, which can be hashed, holds them
+            msgspec.structs.force_setattr(self, "loss_weights", tuple(self.loss_weights))
         for name, kind in _types().items():
             value = getattr(self, name)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,15 @@ from edgeexit.training.activations import ActivationBatch
 from edgeexit.training.attach import WHOLE_MODEL, Activations, MultiExit
 from edgeexit.training.feeding import Feed, TrainBatch
 from edgeexit.training.frozen import report_failures
+from edgeexit.training.heads import Head
 from edgeexit.training.headslearner import HeadsLearner
 from edgeexit.training.joint import JointLearner
-from edgeexit.training.loop.calling import called, check_fit, moved
+from edgeexit.training.loop.calling import called, check_fit, exits_logits, moved
 from edgeexit.training.loop.course import Course
 from edgeexit.training.loop.hosting import choose_device, choose_precision, hosted, torch_threads
 from edgeexit.training.loop.randomness import preserved_generators
 from edgeexit.training.loop.weights import architecture, state_digest
+from edgeexit.training.losses import exit_weights
 from edgeexit.training.outcomes import ExitOutcome, TrainingResult
 from edgeexit.training.settings import TrainSettings
 
@@ -53,6 +55,7 @@ def train(
     folder: Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    about: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Train a network's exits; at the end it holds the best weights, on the device and in the layout that it had.
 
@@ -64,9 +67,10 @@ def train(
         folder: Where checkpoints and metrics go; None keeps nothing.
         resume: Go on from the folder's checkpoint; if there is none, say so and begin.
         quiet: No progress bar.
+        about: What else has to be the same when the run is taken up again, by name, such as the model's source.
 
     Returns:
-        What came of it. Exits that learnt nothing are reported; `network.without(names)` leaves them out.
+        What came of it. Exits that learnt nothing are reported; `network.without(result.useless)` leaves them out.
 
     Raises:
         DataError: The data do not fit the network; labels are needed and not there; there is one class only; answers
@@ -90,12 +94,15 @@ def train(
     if settings.precision == "auto" and settings.mode != "joint":
         precision = None
     with preserved_generators(), torch_threads(settings.threads):
-        _check_data(network, data, held, device, precision)
+        exits = _check_data(network, data, held, device, precision)
+        if settings.mode == "joint":
+            exit_weights(settings.loss_weights, exits)
         channels_last = data.preparation.pictures and _takes_channels_last(network, data, device)
         joint = settings.mode == "joint"
         with hosted(network, device, channels_last=channels_last), _frozen_or_not(network, not joint):
             how = _joint if joint else _frozen
-            result = how(network, _Sides(data, held, settings, device, precision, channels_last), folder, resume, quiet)
+            sides = _Sides(data, held, settings, device, precision, channels_last, dict(about or {}))
+            result = how(network, sides, folder, resume, quiet)
     report_failures(result.exits[:-1], whole=result.exits[-1])
     return result
 
@@ -110,6 +117,7 @@ class _Sides:
     device: torch.device
     precision: torch.dtype | None
     channels_last: bool
+    about: Mapping[str, str]
 
 
 def _joint(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool, quiet: bool) -> TrainingResult:
@@ -123,7 +131,7 @@ def _joint(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool,
         channels_last=sides.channels_last,
         steps=sides.data.steps,
     )
-    about = {"architecture": architecture(network), **_about_data(sides)}
+    about = {**_about(network, sides), "architecture": architecture(network)}
     course: Course[TrainBatch] = Course(learner, sides.data, settings, about, folder, quiet, "training")
     course.run(resume=resume)
     outcomes = learner.conclude()
@@ -138,7 +146,7 @@ def _frozen(network: nn.Module, sides: _Sides, folder: Path | None, resume: bool
     feed = _BackboneFeed(network, sides.data, sides, sides.data.epoch)
     held = _BackboneFeed(network, sides.held, sides, lambda number, start: sides.held.in_order())
     learner = HeadsLearner(list(network.heads), network.at, held, settings, sides.device, feed.steps)
-    about = learner.about({"backbone": state_digest(network.backbone), **_about_data(sides)})
+    about = learner.about({**_about(network, sides), "backbone": state_digest(network.backbone)})
     what = f"exit heads ({settings.mode})"
     course: Course[ActivationBatch] = Course(learner, feed, settings, about, folder, quiet, what)
     course.run(resume=resume)
@@ -180,14 +188,24 @@ class _BackboneFeed:
         return ActivationBatch(found.values, found.logits, batch.labels, found.mask)
 
 
-def _about_data(sides: _Sides) -> dict[str, str]:
-    return {"training data": sides.data.fingerprint(), "held-out data": sides.held.fingerprint()}
+def _about(network: nn.Module, sides: _Sides) -> dict[str, str]:
+    """What has to be the same when a run is taken up again, that of which a user knows first."""
+    own = {}
+    if isinstance(network, MultiExit):
+        specs = (str(cast(Head, head).spec) for head in network.heads)
+        own = {"choice of places": ", ".join(network.at), "choice of heads": "; ".join(specs)}
+    return {
+        **sides.about,
+        **own,
+        "preprocessing": sides.data.preparation.described(),
+        "preprocessing of held-out data": sides.held.preparation.described(),
+        "training data": sides.data.fingerprint(),
+        "held-out data": sides.held.fingerprint(),
+    }
 
 
-def _check_data(
-    network: nn.Module, data: Feed, held: Feed, device: torch.device, precision: torch.dtype | None
-) -> None:
-    """Try the first two samples of each on the network, before anything is trained."""
+def _check_data(network: nn.Module, data: Feed, held: Feed, device: torch.device, precision: torch.dtype | None) -> int:
+    """Try the first two samples of each on the network, before anything is trained; says how many exits answer."""
     if data.names != held.names and len(data.names) + len(held.names) > 2:
         raise DataError(
             "the held-out samples have other inputs than the training samples",
@@ -198,7 +216,8 @@ def _check_data(
     with hosted(network, device), torch.autocast(device.type, precision, enabled=precision is not None):
         network.eval()
         for feed, what in ((data, "training samples"), (held, "held-out samples")):
-            check_fit(network, feed.names, moved(feed.example(), device, channels_last=False), what)
+            output = check_fit(network, feed.names, moved(feed.example(), device, channels_last=False), what)
+    return len(exits_logits(output, 2))
 
 
 def _takes_channels_last(network: nn.Module, data: Feed, device: torch.device) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeexit.console import say
 from edgeexit.data import Dataset, Survey, open_data, open_files, survey
 from edgeexit.errors import DataError, UsageError
 from edgeexit.manifest import Preprocessing, TensorSpec
@@ -22,7 +23,7 @@ from edgeexit_exporters.runs import is_run, load_run_source, open_run, with_run
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.sources import Source, is_torch_source, load_onnx, load_torch
 
-__all__ = ["HELD_OUT", "Prepared", "check_places", "open_splits", "prepare"]
+__all__ = ["HELD_OUT", "Prepared", "check_held", "check_places", "open_splits", "prepare"]
 
 _PROBE_ROWS = 3
 HELD_OUT = 0.1
@@ -98,8 +99,13 @@ def prepare(sources: Sequence[str], data: str | Path, settings: ExportSettings) 
     )
 
 
-def check_places(output: str | Path, *data: str | Path | None) -> None:
-    """Refuse a bundle inside an image folder, where it would be taken for a class the next time.
+def check_places(output: str | Path, *data: str | Path | None, what: str = "bundle") -> None:
+    """Refuse a bundle or run inside an image folder, where it would be taken for a class the next time.
+
+    Args:
+        output: Where it is to be written.
+        data: Folders of pictures, and other data.
+        what: What is written, for the message.
 
     Raises:
         UsageError: `output` lies in one of `data`.
@@ -108,8 +114,30 @@ def check_places(output: str | Path, *data: str | Path | None) -> None:
     for folder in data:
         if folder is not None and Path(folder).is_dir() and wanted.is_relative_to(Path(folder).resolve()):
             raise UsageError(
-                "the bundle would lie inside the data", got=str(output), expected=f"a path outside {folder}"
+                f"the {what} would lie inside the data", got=str(output), expected=f"a path outside {folder}"
             )
+
+
+def check_held(held: Dataset, whole: Dataset, path: str | Path, option: str) -> None:
+    """Refuse an empty part of the data that was held out.
+
+    Args:
+        held: That part.
+        whole: All of the data.
+        path: Where they are.
+        option: With which others may be given.
+
+    Raises:
+        DataError: It is empty.
+    """
+    if not len(held):
+        classes = f" in {len(whole.class_names)} classes" if whole.class_names else ""
+        raise DataError(
+            f"{path} is too small to hold a part of it out",
+            got=f"{len(whole)} samples{classes}",
+            expected="at least two samples of a class, and better hundreds",
+            remedy=f"add samples, or give others with {option}",
+        )
 
 
 def open_splits(
@@ -132,13 +160,7 @@ def open_splits(
     fitting = _open(prepared, data, settings)
     if calibration is None:
         rest, held = _hold_out(prepared, fitting, data, settings)
-        if not len(held):
-            raise DataError(
-                f"{data} is too small to hold a part of it out",
-                got=f"{len(fitting)} samples in {prepared.analysis.classes} classes",
-                expected="at least two samples of a class, and better hundreds",
-                remedy="add samples, or give others with --calibration",
-            )
+        check_held(held, fitting, data, "--calibration")
         return rest, held
     return fitting, _open(prepared, calibration, settings, fitting.class_names)
 
@@ -147,13 +169,22 @@ def _hold_out(
     prepared: Prepared, fitting: Dataset, path: str | Path, settings: ExportSettings
 ) -> tuple[Dataset, Dataset]:
     """What is left, and a tenth that nothing was fitted on: of a training run's data, the tenth that it held out."""
-    training = prepared.sources[0].training
+    first = prepared.sources[0]
+    training = first.training
     if training is None:
+        if prepared.attached or (len(prepared.sources) == 1 and len(prepared.analysis.own) > 1):
+            say(
+                f"note: {first.name} brings exits, and thresholds are fitted on a tenth of {path}: if the exits were "
+                "trained on these samples, thresholds come out too low. Name others with --calibration"
+            )
         return fitting.split(HELD_OUT, settings.seed)
-    if prepared.sources[0].held_out is False:
+    if not first.held_out:
         raise UsageError(
-            "the exits were trained on all of their data: no part of them was held out for the thresholds",
-            got=f"a run with --validation, and --data {path}",
+            "the exits may have been trained on all of these data"
+            if first.held_out is None
+            else "the exits were trained on all of their data: no part of them was held out for the thresholds",
+            got=f"a run that {'does not say what it held out' if first.held_out is None else 'had --validation'}, "
+            f"and --data {path}",
             expected="data that the run was not trained on",
             remedy="--calibration DIR, such as what --validation was",
         )

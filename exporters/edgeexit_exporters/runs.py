@@ -13,6 +13,7 @@ from edgeexit.console import say
 from edgeexit.data import Survey
 from edgeexit.errors import DataError, MissingPartError, ModelError, UsageError
 from edgeexit.manifest import Preprocessing
+from edgeexit_exporters.origins import files_inside, search_here
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_exporters.sources import Source, build_module, example_tensors, source_of
 
@@ -140,15 +141,18 @@ def load_run_source(run: Run, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) 
         feeds: As for `edgeexit_exporters.sources.load_torch`.
 
     Raises:
+        DataError: The run names code that lies in its own folder.
         ModelError: The backbone is not that of the run, cannot be exported, or no head learnt anything.
         UsageError: The backbone's function is not there.
     """
     from edgeexit.training.store import restore
 
     name = run.document.source
-    backbone = bare(build_module(name)).eval().requires_grad_(False)
+    _refuse_own_code(run)
+    say(f"importing {name}, as the run in {run.folder} says")
+    backbone = bare(build_module(name, outside=run.folder)).eval().requires_grad_(False)
     names, examples = example_tensors(name, backbone, feeds)
-    network = restore(run, backbone, dict(zip(names, examples, strict=True)))
+    network = restore(run, backbone, examples[0] if len(examples) == 1 else dict(zip(names, examples, strict=True)))
     if run.useless:
         say(f"left out, because they learnt nothing: {', '.join(run.useless)}")
         network = network.without(run.useless)
@@ -163,6 +167,23 @@ def load_run_source(run: Run, feeds: Mapping[str, NDArray[Any]] | NDArray[Any]) 
         training=run.document.settings,
         held_out=run.document.held_out,
     )
+
+
+def _refuse_own_code(run: Run) -> None:
+    """A run is data: whoever copies one must not run what came with it.
+
+    Raises:
+        DataError: Its source would be imported from its own folder.
+    """
+    search_here(outside=run.folder)
+    found = files_inside(run.document.source.partition(":")[0], run.folder)
+    if found:
+        raise DataError(
+            f"the run in {run.folder} brings code of its own, which is not run",
+            got=f"source {run.document.source}, in {found[0]}",
+            expected="a source outside the run's folder, as it was trained with",
+            remedy="read that code; if it is what you want, move it out of the folder",
+        )
 
 
 def bare(module: torch.nn.Module) -> torch.nn.Module:

@@ -8,8 +8,6 @@ import importlib
 import inspect
 import io
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from edgeexit.console import say
 from edgeexit.errors import MissingPartError, ModelError, UsageError
 from edgeexit_exporters.attached import Attached, attached_exits, close_network, open_network, output_names
 from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
+from edgeexit_exporters.origins import search_here
 from edgeexit_exporters.renaming import name_outputs
 
 if TYPE_CHECKING:
@@ -150,8 +149,12 @@ def example_tensors(
     return names, tuple(torch.from_numpy(np.ascontiguousarray(array[:_TRACED_BATCH])) for array in arrays)
 
 
-def build_module(source: str) -> torch.nn.Module:
+def build_module(source: str, *, outside: Path | None = None) -> torch.nn.Module:
     """The torch module that `module:function` names, as it comes.
+
+    Args:
+        source: `module:function`; the current folder is searched for the module too.
+        outside: A folder that is not searched, even if it is the current one.
 
     Raises:
         MissingPartError: torch is not installed.
@@ -163,8 +166,7 @@ def build_module(source: str) -> torch.nn.Module:
     except ImportError as error:
         raise MissingPartError.package("exporting a torch model", "edgeexit-exporters[torch]") from error
     module_name, _, function_name = source.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    search_here(outside=outside)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises
@@ -197,6 +199,8 @@ def input_names(source: str, module: torch.nn.Module, feeds: Mapping[str, Any] |
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if not isinstance(feeds, Mapping):
         return plain[:1] or ["input"]
+    if not plain and len(feeds) == 1:  # forward(*inputs), which has no names of its own
+        return list(feeds)
     names = [name for name in plain if name in feeds]
     required = [p.name for p in parameters if p.default is p.empty and p.name in plain]
     if not names or not set(required) <= set(names):

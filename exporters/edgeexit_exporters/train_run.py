@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeexit.data import Dataset, Survey, open_data, open_files, survey
 from edgeexit.errors import DataError, MissingPartError, UsageError
 from edgeexit.manifest import Preprocessing, TensorSpec
-from edgeexit_exporters.loading import HELD_OUT, check_places
+from edgeexit_exporters.loading import HELD_OUT, check_held, check_places
 from edgeexit_exporters.runs import is_finished
 from edgeexit_exporters.sources import build_module, input_names
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunRequest", "make_run", "parse_places"]
 
-_LOGITS_RANK = 2
-
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -39,8 +37,10 @@ class RunRequest:
         data: An image folder or an `.npz`.
         output: The folder of the run.
         validation: What says when to stop; a tenth of `data` if None.
-        at: "auto", "selfxit", names of modules, or shares of the cost between 0 and 1.
-        heads: Descriptions of the heads: one for all, or one for each exit.
+        at: "auto", "selfxit", names of modules, or shares of the cost between 0 and 1; None: "auto", or those that
+            the source has attached.
+        heads: Descriptions of the heads: one for all, or one for each exit; none: "auto", or those attached.
+        cost: What shares are of: "macs", or "ms" measured here.
         mean, std, resize, size: As for an export.
         resume: Go on where a run in `output` stopped.
         quiet: Show no progress.
@@ -50,8 +50,9 @@ class RunRequest:
     data: str
     output: str
     validation: str | None = None
-    at: str = "auto"
-    heads: tuple[str, ...] = ("auto",)
+    at: str | None = None
+    heads: tuple[str, ...] = ()
+    cost: Literal["macs", "ms"] = "macs"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: str = "exact"
@@ -80,6 +81,8 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
         raise MissingPartError.package("training", "edgeexit[train]") from error
     _check(request)
     module = build_module(request.source)
+    if isinstance(module, MultiExit):
+        _refuse_places(request)
     found = survey(request.data, labelled=settings.needs_labels)
     inputs = _inputs(found, request)
     names = input_names(request.source, module, dict.fromkeys(spec.name for spec in inputs)) if len(inputs) > 1 else []
@@ -91,13 +94,19 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
     if isinstance(module, MultiExit):
         network = module
     else:
-        _refuse_own_exits(request.source, module, feed)
-        heads = request.heads[0] if len(request.heads) == 1 else list(request.heads)
-        places: Any = parse_places(request.at)
-        network = MultiExit.attach(module, places, heads, example=_example(feed), seed=settings.seed)
+        heads = list(request.heads) if len(request.heads) > 1 else (*request.heads, "auto")[0]
+        places: Any = parse_places(request.at or "auto", [name for name, _ in module.named_modules()])
+        network = MultiExit.attach(module, places, heads, example=_example(feed), seed=settings.seed, cost=request.cost)
     class_names = _class_names(request, found, data, network)
     result = train(
-        network, feed, unseen, settings, folder=Path(request.output), resume=request.resume, quiet=request.quiet
+        network,
+        feed,
+        unseen,
+        settings,
+        folder=Path(request.output),
+        resume=request.resume,
+        quiet=request.quiet,
+        about={"source": request.source},
     )
     document = save_run(
         Path(request.output),
@@ -115,11 +124,15 @@ def make_run(request: RunRequest, settings: TrainSettings) -> RunDocument:
     return document
 
 
-def parse_places(text: str) -> str | list[str] | list[float]:
+def parse_places(text: str, modules: Container[str] = ()) -> str | list[str] | list[float]:
     """What `--at` says: "auto", "selfxit", shares of the cost such as 0.15,0.3, or names of modules.
 
+    Args:
+        text: Words, separated by commas.
+        modules: Names of the model's modules.
+
     Raises:
-        UsageError: It says nothing.
+        UsageError: It says nothing, or shares that are names of modules too.
     """
     if text in ("auto", "selfxit"):
         return text
@@ -129,7 +142,18 @@ def parse_places(text: str) -> str | list[str] | list[float]:
             "--at names no place", got=repr(text), expected="auto, selfxit, names, or shares such as 0.15,0.3"
         )
     shares = [_share(word) for word in words]
-    return words if None in shares else [share for share in shares if share is not None]
+    if None in shares:
+        return words
+    twofold = [word for word in words if word in modules]
+    if twofold:
+        raise UsageError(
+            "--at can be read in two ways",
+            got=", ".join(twofold),
+            expected="shares of the cost, or names of modules: the model has modules of these names",
+            remedy=f"for shares --at {','.join(word.lstrip('0') for word in words)}; for modules a source that returns "
+            f"MultiExit.attach(model, {words}, …)",
+        )
+    return [share for share in shares if share is not None]
 
 
 def _share(word: str) -> float | None:
@@ -141,6 +165,23 @@ def _share(word: str) -> float | None:
     return number if 0 < number < 1 else None
 
 
+def _refuse_places(request: RunRequest) -> None:
+    """Refuse to say where exits go and what they are where the source has said it.
+
+    Raises:
+        UsageError: That was said.
+    """
+    given = [] if request.at is None else [f"--at {request.at}"]
+    given += [f"--head {head}" for head in request.heads]
+    if given:
+        raise UsageError(
+            f"{request.source} has exits attached, and those are trained",
+            got=" ".join(given),
+            expected="no --at or --head",
+            remedy="leave them out; to attach others, give a function that returns the backbone",
+        )
+
+
 def _check(request: RunRequest) -> None:
     """Refuse what cannot be meant before anything is read or written."""
     if request.source.endswith(".onnx"):
@@ -150,7 +191,7 @@ def _check(request: RunRequest) -> None:
             expected="module:function, a function that returns a torch module",
             remedy=f"edgeexit export {shlex.quote(request.source)} --head trained: trains exits of an ONNX model",
         )
-    check_places(request.output, request.data, request.validation)
+    check_places(request.output, request.data, request.validation, what="run")
     output = Path(request.output)
     if request.resume and is_finished(output):
         raise UsageError(
@@ -220,13 +261,7 @@ def _splits(
     if request.validation is not None:
         return whole, opened(request.validation, whole.class_names or None)
     rest, held = whole.split(HELD_OUT, settings.seed)
-    if not len(held):
-        raise DataError(
-            f"{request.data} is too small to hold a part of it out",
-            got=f"{len(whole)} samples",
-            expected="at least two samples of a class, and better hundreds",
-            remedy="add samples, or give others with --validation",
-        )
+    check_held(held, whole, request.data, "--validation")
     return rest, held
 
 
@@ -246,30 +281,6 @@ def _class_names(request: RunRequest, found: Survey, data: Dataset, network: Mul
             expected=f"{network.classes} classes, in the order of the model's",
         )
     return data.class_names if found.kind == "image" else ()
-
-
-def _refuse_own_exits(source: str, module: torch.nn.Module, feed: Feed) -> None:
-    """Refuse a model that gives several logits: to which of them exits are added, nobody could say.
-
-    Raises:
-        UsageError: It does.
-    """
-    import torch
-
-    from edgeexit.training.model.calls import Call, evaluating
-
-    call = Call.of(_example(feed)).beside(module)
-    with evaluating(module):
-        output = call.run(module)
-    outputs = output if isinstance(output, tuple | list) else ()
-    shapes = {tuple(each.shape) if isinstance(each, torch.Tensor) else () for each in outputs}
-    if len(outputs) > 1 and len(shapes) == 1 and len(next(iter(shapes))) == _LOGITS_RANK:
-        raise UsageError(
-            f"{source} has exits of its own",
-            got=f"{len(outputs)} outputs of shape {outputs[0].shape[1:]} for a sample",
-            expected="a model with one answer, or a MultiExit",
-            remedy="train it jointly from Python, edgeexit.training.train(model, …); edgeexit export keeps its exits",
-        )
 
 
 def _example(feed: Feed) -> torch.Tensor | dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,7 +157,8 @@ def _kept(feed: GraphFeed, settings: ExportSettings) -> ActivationFeed:
 
     if feed.size_bytes > _RECORDED_BYTES:
         return feed
-    return record(feed, 2 * _RECORDED_BYTES, seed=feed.seed, quiet=settings.quiet)
+    every = replace(feed, seed=None)  # in its order, in which no batch is left out; the recording shuffles
+    return record(every, 2 * _RECORDED_BYTES, seed=feed.seed, quiet=settings.quiet)
 
 
 def _searched(

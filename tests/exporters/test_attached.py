@@ -62,6 +62,15 @@ def bundle(world: Path, tmp_path: Path) -> Callable[..., Bundle]:
     return make
 
 
+def copied(run: Path, folder: Path, **changes: object) -> Path:
+    """A run with a changed document in another folder."""
+    folder.mkdir(exist_ok=True)
+    document = json.loads((run / "training.json").read_text())
+    (folder / "weights.safetensors").write_bytes((run / "weights.safetensors").read_bytes())
+    (folder / "training.json").write_text(json.dumps({**document, **changes}))
+    return folder
+
+
 def answers(found: Bundle, x: np.ndarray) -> list[np.ndarray]:
     cascade = Cascade.open(found)
     return list(cascade.logits({cascade.manifest.inputs[0].name: x}))
@@ -240,19 +249,80 @@ def test_what_contradicts_a_run_depends_on_what_it_was_trained_on(
         with_run(wanted, load_run(tmp_path), pictures_found)
 
 
-def test_a_run_that_was_trained_on_all_of_its_data_needs_others_to_calibrate_on(world: Path, tmp_path: Path) -> None:
-    document = json.loads((world / "run" / "training.json").read_text())
-    assert document["held_out"] is True
-    for name in ("training.json", "weights.safetensors"):
-        (tmp_path / name).write_bytes((world / "run" / name).read_bytes())
-    (tmp_path / "training.json").write_text(json.dumps({**document, "held_out": False}))
+@pytest.mark.parametrize(("held_out", "words"), [(False, "no part of them was held out"), (None, "may have been")])
+def test_a_run_that_may_have_seen_all_of_its_data_needs_others_to_calibrate_on(
+    world: Path, tmp_path: Path, held_out: bool | None, words: str
+) -> None:
+    copied(world / "run", tmp_path, held_out=held_out)
     settings = ExportSettings(labels="model", quiet=True)
     prepared = prepare([str(tmp_path)], "pictures", settings)
-    with pytest.raises(UsageError, match="no part of them was held out") as refusal:
+    with pytest.raises(UsageError, match=words) as refusal:
         open_splits(prepared, "pictures", None, settings)
     assert "--calibration" in str(refusal.value.remedy)
     _, held = open_splits(prepared, "pictures", "others", settings)
     assert len(held)
+
+
+@pytest.mark.parametrize("source", ["nets:by_position", "nets:anything"])
+def test_a_backbone_whose_input_has_no_name_is_exported_too(world: Path, tmp_path: Path, source: str) -> None:
+    copied(world / "run", tmp_path, source=source)
+    found = prepare([str(tmp_path)], "pictures", ExportSettings(labels="model", quiet=True))
+    assert [entry.name for entry in found.attached] == ["one", "two"]
+    assert found.inputs[0].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "calibration", "noted"),
+    [("nets:attached", None, True), ("nets:several", None, True), ("nets:attached", "others", False),
+     ("nets:build", None, False), ("run", None, False)],
+)  # fmt: skip
+def test_exits_of_which_nobody_knows_what_they_were_trained_on_are_noted(
+    world: Path, capsys: pytest.CaptureFixture[str], source: str, calibration: str | None, noted: bool
+) -> None:
+    settings = ExportSettings(labels="model", mean=MEAN, std=STD, quiet=True)
+    open_splits(prepare([source], "pictures", settings), "pictures", calibration, settings)
+    assert ("if the exits were trained on these samples" in capsys.readouterr().err) is noted
+
+
+def test_data_that_are_too_few_to_hold_some_out_are_told_how_many_they_are(world: Path) -> None:
+    settings = ExportSettings(labels="model", quiet=True)
+    save_arrays(world / "lone.npz", x=normalised(X[:1]))
+    with pytest.raises(DataError, match="too small to hold a part") as refusal:
+        open_splits(prepare(["nets:build"], "lone.npz", settings), "lone.npz", None, settings)
+    assert "1 samples" in str(refusal.value.got)
+    assert "--calibration" in str(refusal.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("stands_in", "source", "words"),
+    [
+        (".", "evil.payload:go", "brings code of its own"),
+        ("evil", "payload:go", "cannot be imported"),
+        ("evil", "borrower:go", "cannot be imported"),
+    ],
+)
+def test_code_that_came_with_a_run_is_not_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stands_in: str, source: str, words: str
+) -> None:
+    folder = copied(world / "run", tmp_path / "evil", source=source)
+    (folder / "payload.py").write_text("from pathlib import Path\nPath(__file__).with_name('was_here').touch()\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "borrower.py").write_text("import payload\n")
+    monkeypatch.chdir(tmp_path / stands_in)
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    with pytest.raises((DataError, UsageError), match=words) as refusal:
+        prepare([str(folder)], world / "pictures", ExportSettings(labels="model", quiet=True))
+    assert source in str(refusal.value.got)
+    assert not (folder / "was_here").exists()
+
+
+def test_what_a_run_has_imported_is_said_before(
+    world: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = copied(world / "run", tmp_path, source="nowhere.to_be_found:build")
+    with pytest.raises(UsageError, match="cannot be imported"):
+        prepare([str(folder)], "pictures", ExportSettings(labels="model", quiet=True))
+    assert f"importing nowhere.to_be_found:build, as the run in {folder} says" in capsys.readouterr().err
 
 
 def test_another_backbone_than_that_of_the_run_is_refused(world: Path, bundle: Callable[..., Bundle]) -> None:
@@ -284,3 +354,13 @@ def test_a_run_that_was_not_finished_is_refused(world: Path, bundle: Callable[..
 )
 def test_places_are_words_shares_or_names(text: str, places: object) -> None:
     assert parse_places(text) == places
+
+
+def test_shares_that_are_names_of_modules_too_are_refused_and_can_be_written_otherwise() -> None:
+    modules = ["", "0", "0.1", "1"]
+    with pytest.raises(UsageError, match="two ways") as refusal:
+        parse_places("0.1,0.3", modules)
+    assert "--at .1,.3" in str(refusal.value.remedy)
+    assert parse_places(".1,.3", modules) == [0.1, 0.3]
+    assert parse_places("0.15,0.3", modules) == [0.15, 0.3]
+    assert parse_places("0.1,1", modules) == ["0.1", "1"]

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,8 @@ from integration.material import LABELS, NORMALISE, normalised, pictures, save_a
 torch = pytest.importorskip("torch", reason="needs edgeexit[train]")
 pytest.importorskip("onnxscript", reason="needs edgeexit-exporters[torch]")
 
-from nets_torch import write_nets  # noqa: E402  torch may be missing
+from edgeexit.training.store import load_run  # noqa: E402  torch may be missing
+from nets_torch import write_nets  # noqa: E402
 
 TRAIN = EntryPoint("train", "edgeexit_exporters.commands.train:train", "edgeexit.commands")
 COMMANDS = Commands(installed=lambda: {**installed_commands(), "train": TRAIN})
@@ -31,9 +33,11 @@ COMMANDS = Commands(installed=lambda: {**installed_commands(), "train": TRAIN})
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("world")
     write_nets(root)
-    pixels, labels = pictures(250, 1)
+    pixels, labels = pictures(400, 1)
     save_folder(root / "pictures", pixels, labels)
     save_arrays(root / "data.npz", x=normalised(pixels), y=labels)
+    (root / "lone").mkdir()
+    Image.fromarray(pixels[0]).save(root / "lone" / "0.png")
     (root / "flat").mkdir()
     for i, picture in enumerate(pixels):
         Image.fromarray(picture).save(root / "flat" / f"{i}.png")
@@ -48,10 +52,17 @@ def train(cli: Callable[..., Any], world: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(str(world))
 
     def run(*more: object, code: int = 0, source: str = "nets:build", **changes: object) -> Any:
-        options = {"--data": "pictures", "--at": "one,two", "--epochs": 2, "-o": tmp_path / "run", **changes}
+        options = {
+            "--data": "pictures",
+            "--at": "one,two",
+            "--epochs": 2,
+            "--rate": 0.01,
+            "-o": tmp_path / "run",
+            **changes,
+        }
         arguments = [word for pair in options.items() if pair[1] is not None for word in pair]
         before = snapshot(tmp_path)
-        outcome = cli("train", source, *arguments, "--threads", 1, "--batch", 32, *more, commands=COMMANDS)
+        outcome = cli("train", source, *arguments, "--threads", 1, "--batch", 8, *more, commands=COMMANDS)
         assert outcome.code == code, outcome.stderr
         if code:
             assert outcome.stdout == ""
@@ -89,7 +100,7 @@ def test_the_run_keeps_preprocessing_inputs_and_class_names(train: Callable[...,
 def test_without_labels_any_folder_of_pictures_or_archive_is_enough(
     train: Callable[..., Any], world: Path, tmp_path: Path
 ) -> None:
-    train(*NORMALISE, "--quiet", **{"--data": "flat", "--epochs": 1})
+    train(*NORMALISE, "--quiet", **{"--data": "flat"})
     save_arrays(world / "bare.npz", x=np.load(world / "data.npz")["x"])
     found = train("--quiet", "--json", **{"--data": "bare.npz", "-o": tmp_path / "other"}).document()
     assert found["exits"][0]["against"] == "model"
@@ -107,7 +118,7 @@ def test_places_may_be_shares_and_each_exit_may_have_a_head_of_its_own(train: Ca
 
 
 def test_a_multi_exit_is_trained_as_it_comes(train: Callable[..., Any]) -> None:
-    found = train(*NORMALISE, "--quiet", "--json", source="nets:attached", **{"--epochs": 1}).document()
+    found = train(*NORMALISE, "--quiet", "--json", source="nets:attached", **{"--at": None}).document()
     assert [exit_["name"] for exit_ in found["exits"]] == ["one", "two", "whole model"]
 
 
@@ -174,7 +185,8 @@ def test_an_older_folder_is_not_overwritten(train: Callable[..., Any], tmp_path:
         ({"--head": "round"}, (), 2, "cannot be read"),
         ({"--rate": "-1"}, (), 2, "rate"),
         ({"--validation": "pictures"}, (), 2, "--validation"),
-        ({"-o": "pictures/run"}, (), 2, "inside the data"),
+        ({"-o": "pictures/run"}, (), 2, "the run would lie inside the data"),
+        ({"--data": "lone"}, (), 4, "give others with --validation"),
         ({}, ("--mean", "0.5"), 2, "go together"),
     ],
 )
@@ -192,6 +204,79 @@ def test_a_source_that_cannot_carry_exits_is_refused(train: Callable[..., Any], 
 def test_other_classes_than_the_models_are_refused(train: Callable[..., Any], world: Path) -> None:
     save_folder(world / "three", *pictures(30, 1, classes=3))
     assert "fewer classes" in train(*NORMALISE, code=4, **{"--data": "three", "--mode": "joint"}).stderr
+
+
+def test_a_run_in_which_no_exit_learnt_anything_is_kept_and_is_an_error(train: Callable[..., Any], world: Path) -> None:
+    told = train(*NORMALISE, "--json", code=4, **{"--rate": "1e-12", "--epochs": 1, "-o": world / "useless"}).stderr
+    assert "no early exit learnt anything" in told
+    assert "edgeexit export" not in told
+    assert (world / "useless" / "training.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"), [({"problem": "its loss was not finite"}, True), ({"problem": None}, False)]
+)
+def test_what_kept_an_exit_from_learning_is_said(
+    train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: dict[str, Any], words: bool
+) -> None:
+    train(*NORMALISE, "--quiet")
+    document = load_run(tmp_path / "run").document
+    first = msgspec.structs.replace(document.exits[0], converged=False, **outcome)
+    found = msgspec.structs.replace(document, exits=(first, *document.exits[1:]))
+    monkeypatch.setattr("edgeexit_exporters.commands.train.make_run", lambda *_: found)
+    assert train("--json").document()["exits"][0]["problem"] == outcome["problem"]
+    assert ("one: its loss was not finite" in train().stderr) is words
+
+
+@pytest.mark.parametrize("options", [{"--at": "one"}, {"--at": None, "--head": "linear"}, {"--at": "auto"}])
+def test_exits_that_the_source_has_attached_are_not_described_again(
+    train: Callable[..., Any], options: dict[str, object]
+) -> None:
+    told = train(*NORMALISE, source="nets:attached", code=2, **options).stderr
+    assert "has exits attached" in told
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("distilled", ("--optimiser", "adamw")),
+        ("layerwise", ("--loss-weights", "eenet")),
+        ("combined", ("--self-distillation", "0")),
+        ("distilled", ("--backbone-rate", "0.1")),
+        ("layerwise", ("--heads-first", "0")),
+        ("layerwise", ("--temperature", "1")),
+        ("joint", ("--temperature", "2")),
+        ("distilled", ("--label-share", "0.5")),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    train: Callable[..., Any], mode: str, options: tuple[str, str]
+) -> None:
+    told = train(*NORMALISE, *options, code=2, **{"--mode": mode}).stderr
+    assert f"{options[0]} does nothing here" in told
+
+
+def test_the_options_named_in_advice_reach_the_training(train: Callable[..., Any], tmp_path: Path) -> None:
+    advised = {"--warmup": 0.2, "--clip": 1.5, "--keep": "accuracy", "--label-share": 0.25, "--mode": "combined"}
+    train(*NORMALISE, "--quiet", **advised)
+    settings = load_run(tmp_path / "run").document.settings
+    assert (settings.warmup, settings.clip, settings.keep, settings.label_share) == (0.2, 1.5, "accuracy", 0.25)
+
+
+def test_temperature_is_for_a_joint_run_that_distils_itself(train: Callable[..., Any]) -> None:
+    joint = {"--mode": "joint", "--temperature": 2, "--self-distillation": 0.5}
+    assert train(*NORMALISE, "--quiet", "--json", **joint).document()["mode"] == "joint"
+
+
+def test_a_share_that_is_a_modules_name_is_refused(train: Callable[..., Any]) -> None:
+    assert "two ways" in train(*NORMALISE, source="nets:numbered", code=2, **{"--at": "0.1"}).stderr
+
+
+def test_examples_calibrate_on_samples_that_a_run_was_not_trained_on(cli: Callable[..., Any]) -> None:
+    shown = cli("train", "--help", commands=COMMANDS).stdout
+    exports = [line for line in shown.splitlines() if "edgeexit export run" in line]
+    assert exports
+    assert all("--calibration" in line for line in exports)
 
 
 def test_without_torch_the_package_is_named(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

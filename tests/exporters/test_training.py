@@ -68,7 +68,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_arrays(root / "labelled.npz", x=normalised(pixels), y=labels)
     save_arrays(root / "bare.npz", x=normalised(pixels))
     save_arrays(root / "calibration.npz", x=normalised(pictures(300, 2)[0]), y=labels[:300])
-    save_arrays(root / "text.npz", **sentences(500, 1)[0])
+    save_arrays(root / "text.npz", **sentences(900, 1)[0])
     return root
 
 
@@ -256,6 +256,17 @@ def test_epochs_have_orders_of_their_own_and_rows_stay_together(source: GraphAct
     shuffled = next(iter(feed.epoch(0)))
     np.testing.assert_allclose(shuffled.teacher, in_order.teacher[shuffled.labels], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(shuffled.values[1], in_order.values[1][shuffled.labels], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_every_sample_is_kept_in_memory_and_shuffled_as_the_feed_is(
+    source: GraphActivations, data: Dataset, seed: int | None
+) -> None:
+    settings = ExportSettings(quiet=True)
+    kept = training._kept(GraphFeed(source, data, np.arange(100), batch=30, seed=seed), settings)
+    found = torch.cat([batch.labels for batch in kept.epoch(0) if batch.labels is not None]).tolist()
+    assert sorted(found) == list(range(100))
+    assert (found == list(range(100))) is (seed is None)
 
 
 def test_held_out_samples_all_count(source: GraphActivations, data: Dataset) -> None:

@@ -26,6 +26,8 @@ __all__ = ["KEPT_BYTES", "Feed", "TrainBatch"]
 KEPT_BYTES = 1 << 30
 """Decoded pictures up to this size stay in memory, as they are (bytes), so that they are decoded once."""
 
+_LOOKED_AT = 8
+
 
 @dataclass(frozen=True)
 class TrainBatch:
@@ -180,9 +182,22 @@ class Feed:
         return self.preparation.tensors(next(iter(self.rows.read(first, rows))), "none", None)
 
     def fingerprint(self) -> str:
-        """Says whether a run is taken up again with the data it began with: counts, names and labels, not values."""
-        digest = hashlib.sha256(b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes())
-        return f"{self.samples} samples of {', '.join(self.names)}, labels {digest.hexdigest()[:16]}"
+        """Says whether a run is taken up again with the data it began with: counts, names, labels and some samples.
+
+        Of the values those of eight samples count, the first and the last among them, before preparation.
+
+        Raises:
+            DataError: One of them cannot be read.
+        """
+        labels = hashlib.sha256(b"" if self.labels is None else np.ascontiguousarray(self.labels).tobytes())
+        rows = np.unique(np.linspace(0, self.samples - 1, _LOOKED_AT).astype(np.int64))
+        values = hashlib.sha256()
+        for arrays in self.rows.read(rows, len(rows)):
+            for name in self.names:
+                values.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+                values.update(np.ascontiguousarray(arrays[name]).tobytes())
+        count = f"{self.samples} samples of {', '.join(self.names)}"
+        return f"{count}, labels {labels.hexdigest()[:16]}, values {values.hexdigest()[:16]}"
 
     def check_labels(self, what: str) -> None:
         """Refuse samples that have no labels, or those of one class only.

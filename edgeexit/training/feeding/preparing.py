@@ -73,6 +73,16 @@ class Preparation:
         """Whether there is one input, of pictures."""
         return self.axis is not None
 
+    def described(self) -> str:
+        """What is done, in a few words: the same for the same preparation."""
+        layout = "channels last become channels first" if self.turned else "axes as they are"
+        if self.scale is None or self.offset is None:
+            return f"values as they are, {layout}"
+        scale, offset = (
+            ", ".join(f"{value:.9g}" for value in part.flatten().tolist()) for part in (self.scale, self.offset)
+        )
+        return f"x · ({scale}) + ({offset}), {layout}"
+
     def tensors(
         self, arrays: Mapping[str, NDArray[Any]], augment: Augmentation, chance: torch.Generator | None
     ) -> tuple[Tensor, ...]:

@@ -38,6 +38,7 @@ _CONV_CHANNELS = (16, 128)
 _CONV_SIDE = 32
 _CONV_FEATURES = 1024
 _MOST_LAYERS = 2
+_MOST_WIDE = 65_536
 _OPTIONS = ("grid", "kernel", "stride", "tokens", "dropout")
 
 
@@ -71,6 +72,9 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        for word in ("channels", "hidden"):
+            if isinstance(getattr(self, word), list):  # as a frozen structure, which can be hashed, holds them
+                msgspec.structs.force_setattr(self, word, tuple(getattr(self, word)))
         for got, expected in self._faults():
             raise UsageError("the head cannot be built as described", got=got, expected=expected)
 
@@ -157,13 +161,13 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bool(getattr(self, word) != getattr(plain, word))
 
     def _faults(self) -> Iterator[tuple[str, str]]:
-        for word, least in (("grid", 0), ("kernel", 1), ("stride", 1)):
-            if getattr(self, word) < least:
-                yield f"{word} {getattr(self, word)}", f"{word} of at least {least}"
+        for word, least, most in (("grid", 0, 256), ("kernel", 1, 63), ("stride", 1, 63)):
+            if not least <= getattr(self, word) <= most:
+                yield f"{word} {getattr(self, word)}", f"{word} from {least} to {most}"
         for word in ("channels", "hidden"):
             sizes = getattr(self, word)
-            if len(sizes) > _MOST_LAYERS or any(size < 1 for size in sizes):
-                yield f"{word} {sizes}", f"at most {_MOST_LAYERS} positive numbers"
+            if len(sizes) > _MOST_LAYERS or any(not 1 <= size <= _MOST_WIDE for size in sizes):
+                yield f"{word} {sizes}", f"at most {_MOST_LAYERS} numbers from 1 to {_MOST_WIDE}"
         if not 0 <= self.dropout < 1:
             yield f"dropout {self.dropout}", "0 ≤ dropout < 1"
         if self.channels and self.kind != "conv":

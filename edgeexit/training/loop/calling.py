@@ -36,7 +36,7 @@ def called(
 
 
 @torch.no_grad()
-def check_fit(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], what: str) -> None:
+def check_fit(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor], what: str) -> Any:
     """Try inputs on a network, so that data that do not fit it are told as such before it is trained.
 
     Args:
@@ -45,11 +45,14 @@ def check_fit(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]
         inputs: (n, …) each, on the network's device.
         what: Which data these are, for the message.
 
+    Returns:
+        What the network gives.
+
     Raises:
         DataError: The network fails on them.
     """
     try:
-        called(network, names, inputs)
+        return called(network, names, inputs)
     except EdgeExitError:
         raise
     except Exception as error:  # whatever the user's network raises

@@ -67,7 +67,7 @@ class Checkpoint:
                 f"the run of {path} was begun with {name} {there}, not {here}",
                 remedy=f"resume with {name} {there}, or train anew in another folder",
             )
-        for name in sorted({*about, *self.about}):
+        for name in {**about, **self.about}:
             if about.get(name) != self.about.get(name):
                 raise UsageError(
                     f"{path} is of a run whose {name} was different",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeexit.errors import ModelError, UsageError
 
-__all__ = ["Call", "Example", "checked_model", "evaluating", "first_tensor", "logits_of"]
+__all__ = ["Call", "Example", "checked_model", "evaluating", "first_tensor", "logits_of", "refuse_own_exits"]
 
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """A model's inputs: its only one, all by position, or by the names of `forward`'s parameters."""
@@ -138,6 +138,28 @@ def first_tensor(output: object) -> Tensor | None:
     if isinstance(output, tuple | list) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else None
+
+
+def refuse_own_exits(output: object) -> None:
+    """Refuse what a model with exits of its own gives: to which of them exits are added, nobody could say.
+
+    Args:
+        output: Of a model; a tuple that begins with two floating tensors (n, C) of one shape is refused.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if not isinstance(output, tuple | list) or isinstance(getattr(output, "logits", None), Tensor):
+        return
+    shapes = [tuple(one.shape) if isinstance(one, Tensor) and one.is_floating_point() else () for one in output]
+    alike = list(takewhile(lambda shape: shape == shapes[0], shapes))
+    if len(alike) > 1 and len(alike[0]) == _LOGITS_RANK:
+        raise UsageError(
+            "the model has exits of its own",
+            got=f"{len(alike)} outputs of shape {alike[0]}",
+            expected="a model with one answer",
+            remedy="train it jointly as it is, edgeexit.training.train(model, …); edgeexit export keeps its exits",
+        )
 
 
 def logits_of(output: object) -> Tensor:

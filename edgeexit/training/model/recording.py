@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from edgeexit.errors import ModelError, UsageError
-from edgeexit.training.model.calls import Call, evaluating, first_tensor, logits_of
+from edgeexit.training.model.calls import Call, evaluating, first_tensor
+from edgeexit.training.model.counting import flop_counter
 
 __all__ = ["Observed", "Spent", "macs_spent", "observe", "watched"]
 
@@ -74,13 +74,13 @@ class Observed:
     overwritten: bool
 
 
-def observe(model: nn.Module, call: Call, names: Sequence[str]) -> tuple[list[Observed], int]:
-    """What modules give in eval mode, in the order of `names`, and the number of classes.
+def observe(model: nn.Module, call: Call, names: Sequence[str]) -> list[Observed]:
+    """What modules give in eval mode, in the order of `names`.
 
     Raises:
         UsageError: A module is not there, does not run, runs several times, or its output has no floating
             tensor with the batch as axis 0.
-        ModelError: The model fails on the example, or gives no logits.
+        ModelError: The model fails on the example.
     """
     few, more = (_outputs(model, each, names) for each in (call, call.one_row_more()))
     rows = call.rows
@@ -97,14 +97,13 @@ def observe(model: nn.Module, call: Call, names: Sequence[str]) -> tuple[list[Ob
                 remedy="attach the exit to another module",
             )
         observed.append(Observed(name, shape[1:], few.order.index(name), overwritten))
-    return observed, few.classes
+    return observed
 
 
 @dataclass(frozen=True)
 class _Outputs:
     tensors: dict[str, tuple[Tensor, bool]]
     order: list[str]
-    classes: int
 
 
 def _outputs(model: nn.Module, call: Call, names: Sequence[str]) -> _Outputs:
@@ -117,7 +116,7 @@ def _outputs(model: nn.Module, call: Call, names: Sequence[str]) -> _Outputs:
         seen[name].append((output, tensor._version if tensor is not None else 0))
 
     with torch.inference_mode(False), evaluating(model), watched(model, names, note):
-        logits = logits_of(call.run(model))
+        call.run(model)
     tensors = {}
     for name, outputs in seen.items():
         if len(outputs) != 1:
@@ -138,7 +137,7 @@ def _outputs(model: nn.Module, call: Call, names: Sequence[str]) -> _Outputs:
                 remedy="attach the exit to another module",
             )
         tensors[name] = (tensor, tensor._version != version)
-    return _Outputs(tensors, order, logits.shape[1])
+    return _Outputs(tensors, order)
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def macs_spent(model: nn.Module, call: Call, names: Sequence[str]) -> Spent:
 
 def _executed(model: nn.Module, call: Call, names: Sequence[str]) -> list[int]:
     counts = dict.fromkeys(names, 0)
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
 
     def note(name: str, _: object) -> None:
         counts[name] = counter.get_total_flops()

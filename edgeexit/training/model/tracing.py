@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeexit.errors import ModelError
 from edgeexit.training.model.calls import Call, evaluating, first_tensor, logits_of
+from edgeexit.training.model.counting import flop_counter
 from edgeexit.training.model.dataflow import Dataflow, Measured, dataflow
 from edgeexit.training.model.recording import watched
 
@@ -149,7 +150,7 @@ def _measured(program: torch.export.ExportedProgram, call: Call) -> Measured:
         next(users) if spec.kind is InputKind.USER_INPUT else stored[cast(str, spec.target)]
         for spec in program.graph_signature.input_specs
     ]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), flop_counter() as counter:
         run = _Counting(program.graph_module, counter, call.rows)
         run.run(*inputs)
     return run.measured

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -333,3 +334,103 @@ def test_a_model_without_logits_is_refused() -> None:
 def test_heads_are_described_by_values_too(model: nn.Module) -> None:
     network = MultiExit.attach(model, AT, HeadSpec(kind="conv", channels=(4,)), example=PICTURES)
     assert [head.spec.channels for head in network.heads] == [(4,)] * 3
+
+
+class OwnExits(nn.Module):
+    """Gives several logits."""
+
+    def __init__(self, kind: type[tuple[Any, ...]] | type[list[Any]]) -> None:
+        super().__init__()
+        self.first, self.early, self.late, self.kind = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 3), kind
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.first(x)
+        return self.kind((self.early(x), self.late(x)))
+
+
+@pytest.mark.parametrize("at", ["auto", ["first"]])
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_model_with_exits_of_its_own_is_refused(at: Any, kind: Any) -> None:
+    with pytest.raises(UsageError, match="exits of its own"):
+        MultiExit.attach(OwnExits(kind), at, example=numbers(4, 4))
+
+
+def test_a_network_that_has_exits_gets_no_more_of_them(model: nn.Module) -> None:
+    network = MultiExit.attach(model, AT, example=PICTURES)
+    with pytest.raises(UsageError, match="exits of its own"):
+        MultiExit.attach(network, ["backbone.stem"], example=PICTURES)
+
+
+class LogitsFirst(PlainNet):
+    """Gives features beside its logits."""
+
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        features = self.late(self.middle(self.stem(picture))).mean((2, 3))
+        return self.head(features), features
+
+
+def test_what_a_model_gives_beside_its_logits_makes_no_exit() -> None:
+    network = MultiExit.attach(seeded(LogitsFirst), AT, example=PICTURES)
+    assert network(PICTURES)[-1].shape == (6, CLASSES)
+
+
+class DropsInPlace(nn.Module):
+    """Dropout writes into what the layer before it gave, but only in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.dropping, self.head = nn.Linear(8, 8), nn.Dropout(0.9, inplace=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.dropping(self.first(x)))
+
+
+def test_a_place_that_is_overwritten_in_training_alone_shows_what_the_module_gave() -> None:
+    model, vectors = seeded(DropsInPlace), numbers(4, 8)
+    network = MultiExit.attach(model, ["first"], example=vectors).train()
+    assert torch.equal(network.activations(vectors).values[0], model.first(vectors))
+    sum(logits.sum() for logits in network(vectors)).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+class Flattening(nn.Module):
+    """Convolutions, then vectors of which no convolution can be made, where most of the cost lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.wide, self.wider, self.head = nn.Linear(512, 64), nn.Linear(64, 64), nn.Linear(64, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.wider(self.wide(self.stem(x).flatten(1))))
+
+
+@pytest.mark.parametrize("at", ["auto", [0.5, 0.9]])
+def test_places_that_a_head_cannot_read_are_no_candidates(at: Any) -> None:
+    model = seeded(Flattening)
+    assert MultiExit.attach(model, at, example=PICTURES).at != ("stem",)
+    assert MultiExit.attach(model, at, "conv", example=PICTURES).at == ("stem",)
+    with pytest.raises(UsageError, match="can read no place"):
+        MultiExit.attach(model, at, "token", example=PICTURES)
+
+
+def test_places_may_be_chosen_by_time_and_only_where_shares_are_asked_for(model: nn.Module) -> None:
+    assert MultiExit.attach(model, [0.5], example=PICTURES, cost="ms").at
+    for at in (AT, "selfxit"):
+        with pytest.raises(UsageError, match="shares"):
+            MultiExit.attach(model, at, example=PICTURES, cost="ms")
+    with pytest.raises(UsageError, match="cost is unknown"):
+        MultiExit.attach(model, example=PICTURES, cost="joules")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_and_a_pickle_answer_as_the_network_does(model: nn.Module, again: Any) -> None:
+    network = MultiExit.attach(model, AT, example=PICTURES).freeze()
+    other = again(network)
+    assert list(inspect.signature(other.forward).parameters) == ["picture"]
+    assert (other.at, other.frozen) == (network.at, True)
+    assert other.backbone is not model
+    for mine, its in zip(network(PICTURES), other(PICTURES), strict=True):
+        assert torch.equal(mine, its)
+    assert other.without(["stem"]).at == ("middle", "late")
+    assert all(weight.requires_grad for weight in other.unfreeze().backbone.parameters())

@@ -23,11 +23,14 @@ from core.training.small_nets import (  # noqa: E402
     a_network,
     a_pretrained_network,
     picture_feeds,
+    pictures,
     recorded,
     values,
     vector_feeds,
 )
 from edgeexit.errors import DataError, UsageError  # noqa: E402
+from edgeexit.manifest import Preprocessing  # noqa: E402
+from edgeexit.training.attach import MultiExit  # noqa: E402
 from edgeexit.training.feeding import Feed  # noqa: E402
 from edgeexit.training.frozen import ActivationBatch  # noqa: E402
 from edgeexit.training.headslearner import HeadsLearner  # noqa: E402
@@ -59,6 +62,19 @@ class Plain(torch.nn.Module):
 
     def forward(self, activation: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return self.inside(activation)
+
+
+class Sameness(torch.nn.Module):
+    """Its blocks are alike in the shapes of all that they have and give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (torch.nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(2))
+        self.last = torch.nn.Linear(3, 3, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.second(self.first(image)).mean((2, 3)))
+        return out
 
 
 class Stopping(Feed):
@@ -265,8 +281,41 @@ def test_other_data_and_another_architecture_are_named(tmp_path: Path) -> None:
     fewer = Feed.from_arrays(data.rows.arrays["x"][:100], data.labels[:100])
     with pytest.raises(UsageError, match="training data was different"):
         train(a_network(), fewer, held, SETTINGS, folder=tmp_path, resume=True, quiet=True)
-    with pytest.raises(UsageError, match="architecture was different"):
+    with pytest.raises(UsageError, match="heads was different"):
         train(a_network(head="conv"), data, held, SETTINGS, folder=tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("mode", ["joint", "layerwise", "distilled", "combined"])
+def test_a_run_goes_on_only_with_all_that_makes_it(tmp_path: Path, mode: str) -> None:
+    """Other places, heads, means, samples or another source are named, whatever their number and shape."""
+    chosen = TrainSettings(mode=mode, epochs=1, batch=32, rate=0.02, threads=1)
+    (images, labels), held = pictures(128, 1), picture_feeds()[1]
+
+    def normalised(mean: float, seed: int = 1) -> Feed:
+        of = None if mode == "distilled" else labels
+        return Feed.from_arrays(pictures(128, seed)[0], of, preprocessing=Preprocessing(kind="array", mean=(mean,)))
+
+    def run(data: Feed, *, at: str = "first", head: str = "linear@grid=1", source: str = "m:f", resume: bool) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            backbone = Sameness()
+        network = MultiExit.attach(backbone, [at], head, example=images[:2])
+        about = {"source": source}
+        train(network, data, held, chosen, folder=tmp_path, resume=resume, quiet=True, about=about)
+
+    run(normalised(0.1), resume=False)
+    for changed, word in (
+        ({"at": "second"}, "places"),
+        ({"head": "linear@grid=1,dropout=0.5"}, "heads"),
+        ({"source": "m:g"}, "source"),
+    ):
+        with pytest.raises(UsageError, match=f"{word} was different"):
+            run(normalised(0.1), resume=True, **changed)
+    with pytest.raises(UsageError, match="preprocessing was different"):
+        run(normalised(0.2), resume=True)
+    with pytest.raises(UsageError, match="training data was different"):
+        run(normalised(0.1, seed=3), resume=True)
+    run(normalised(0.1), resume=True)
 
 
 @pytest.mark.parametrize("where", [0, 0.02, 0.5, 0.99])

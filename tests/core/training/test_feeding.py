@@ -218,3 +218,18 @@ def test_held_out_samples_are_not_augmented() -> None:
 
 def test_an_example_has_as_many_rows_as_asked_even_of_one_sample() -> None:
     assert numbered(1).example(2)[0].tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_the_fingerprint_tells_other_samples_of_the_same_number_apart(row: int) -> None:
+    values = np.arange(300.0, dtype=np.float32).reshape(100, 3)
+    first = Feed.from_arrays(values)
+    assert Feed.from_arrays(values.copy()).fingerprint() == first.fingerprint()
+    others = values.copy()
+    others[row, 1] += 1
+    assert Feed.from_arrays(others).fingerprint() != first.fingerprint()
+    assert Feed.from_arrays(values[::-1]).fingerprint() != first.fingerprint()
+
+
+def test_one_sample_has_a_fingerprint_too() -> None:
+    assert Feed.from_arrays(np.ones((1, 2), np.float32)).fingerprint().startswith("1 samples")

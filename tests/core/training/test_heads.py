@@ -243,3 +243,16 @@ def test_all_kinds_export_to_onnx_with_a_free_batch_axis() -> None:
         expected = heads(*(value[:rows] for value in inputs))
         for got, logits in zip(session.run(None, feeds), expected, strict=True):
             torch.testing.assert_close(torch.from_numpy(got), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["conv:65537", "linear/65537", "conv:8@kernel=64", "conv:8@stride=64", "linear@grid=257", f"linear/{10**30}"],
+)
+def test_sizes_that_no_head_has_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="head"):
+        HeadSpec.parse(text)
+
+
+def test_sizes_in_lists_are_as_in_tuples() -> None:
+    assert hash(HeadSpec(kind="conv", channels=[4], hidden=[8])) == hash(HeadSpec.parse("conv:4/8"))  # type: ignore[arg-type]

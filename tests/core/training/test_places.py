@@ -14,6 +14,9 @@ torch = pytest.importorskip("torch", reason="places are found in torch models")
 from torch import Tensor, nn  # noqa: E402 (needs torch)
 
 from core.training.networks import InPlaceNet, PlainNet, ResidualNet, bert, numbers, seeded, sentences  # noqa: E402
+from edgeexit.training.model.calls import Call  # noqa: E402 (needs torch)
+from edgeexit.training.model.counting import flop_counter  # noqa: E402 (needs torch)
+from edgeexit.training.model.recording import macs_spent  # noqa: E402 (needs torch)
 from edgeexit.training.places import (  # noqa: E402 (needs torch)
     Place,
     Survey,
@@ -43,10 +46,10 @@ def residual() -> Any:
 
 @pytest.fixture(scope="module")
 def residual_places(residual: Any) -> dict[str, Place]:
-    return {place.name: place for place in candidate_places(residual, PICTURES)}
+    return {place.name: place for place in candidate_places(residual, PICTURES, timed=True)}
 
 
-def place(name: str, macs: int, *, ms: float = 0.0, crossing: int = 1, after: int = 9) -> Place:
+def place(name: str, macs: int, *, ms: float | None = 0.0, crossing: int = 1, after: int = 9) -> Place:
     return Place(name, macs, ms, (4, 8, 8), crossing, after, (name,))
 
 
@@ -230,3 +233,51 @@ def test_automatic_places_are_those_at_sdns_shares(residual: Any) -> None:
     expected = [found.name for found in placed(found.places, found.macs, (0.15, 0.30, 0.45, 0.60, 0.75, 0.90))]
     assert chosen_places(residual, PICTURES, "auto") == expected
     assert chosen_places(residual, PICTURES, "selfxit") == ["stem", "blocks.0", "blocks.1", "blocks.2"]
+
+
+def test_a_survey_takes_the_time_only_where_it_is_asked_to(residual: Any) -> None:
+    runs: list[int] = []
+    counting = residual.stem.register_forward_hook(lambda *_: runs.append(1))
+    try:
+        found, without = survey(residual, PICTURES), len(runs)
+        assert survey(residual, PICTURES, timed=True).ms is not None
+    finally:
+        counting.remove()
+    assert found.ms is None
+    assert {place.ms_before for place in found.places} == {None}
+    assert len(runs) - without > without
+    with pytest.raises(UsageError, match="times of the places were not taken"):
+        placed(found.places, 1.0, cost="ms")
+
+
+class Recurrent(nn.Module):
+    """MACs of one sample of 6 steps: 6·4·8·(4+8), 6·2·3·8·(8+8) and 16·3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LSTM(4, 8, batch_first=True)
+        self.second = nn.GRU(8, 8, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)[0])[0][:, -1])
+
+
+def test_recurrent_layers_cost_what_their_weights_multiply() -> None:
+    model, sequences = seeded(Recurrent), numbers(3, 6, 4)
+    first, second = 6 * 4 * 8 * (4 + 8), 6 * 2 * 3 * 8 * (8 + 8)
+    spent = macs_spent(model, Call.of(sequences), ["first", "second"])
+    assert (spent.before, spent.total) == ((first, first + second), first + second + 16 * 3)
+    found = survey(model, sequences)
+    assert found.macs == spent.total
+    assert found.places[0].macs_before == first
+
+
+@pytest.mark.parametrize("library", ["_cudnn_rnn", "miopen_rnn"])
+def test_layers_that_an_accelerators_library_runs_as_a_whole_cost_the_same(library: str) -> None:
+    layers = nn.LSTM(4, 8, num_layers=2, bidirectional=True, proj_size=3)
+    count = flop_counter().flop_registry[getattr(torch.ops.aten, library)]
+    weights = list(layers.parameters())
+    with flop_counter() as counter, torch.no_grad():
+        layers(numbers(6, 5, 4))  # torch has no library for projections on the CPU: these are matrix products
+    assert count(numbers(6, 5, 4), weights, 4, None, out_val=None) == counter.get_total_flops() > 0

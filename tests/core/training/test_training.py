@@ -355,3 +355,22 @@ def test_the_rate_climbs_through_the_warm_up_and_then_never_rises(schedule: str)
     assert top == (30 if schedule == "onecycle" else 20)
     assert max(shares) == 1
     assert min(shares) > 0
+
+
+def test_loss_weights_that_do_not_fit_are_refused_before_the_folder_is_touched(tmp_path: Path) -> None:
+    for network, data in ((a_network(), picture_feeds()), (ByDesign(), vector_feeds())):
+        with pytest.raises(UsageError, match="weights"):
+            train(network, *data, settings(loss_weights=(0.1, 0.1, 0.1, 0.1)), folder=tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run").exists()
+
+
+def test_loss_weights_in_a_list_are_as_in_a_tuple() -> None:
+    assert settings(loss_weights=[0.2, 0.3]) == settings(loss_weights=(0.2, 0.3))
+    assert hash(settings(loss_weights=[0.2, 0.3])) == hash(settings(loss_weights=(0.2, 0.3)))
+
+
+def test_exits_that_learnt_nothing_can_be_left_out_whatever_became_of_the_whole_model() -> None:
+    network = a_network()
+    result = train(network, *picture_feeds(), settings(epochs=1, rate=1e-9), quiet=True)
+    assert not any(outcome.converged for outcome in result.exits)
+    assert network.without(result.useless).exit_names == ("whole model",)
