@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 from edgeexit.interrupts import check_interrupt
 
-__all__ = ["Advance", "Coloured", "emit_json", "human_bytes", "human_count", "print_table", "progress", "say"]
+__all__ = ["Advance", "Coloured", "emit_json", "human_bytes", "human_count", "hushed", "print_table", "progress", "say"]
 
 LINE_INTERVAL_S = 10.0
 PLAIN_WIDTH = 200
@@ -113,6 +113,24 @@ def progress(
         yield _checked(lines)
         lines.finish()
     check_interrupt()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep what a library prints, logs and warns of away from the user's output; its exceptions say what matters."""
+    import io
+    import logging
+    import warnings
+    from contextlib import redirect_stderr, redirect_stdout
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
 
 def human_count(number: float, unit: str = "") -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import inspect
 import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeexit.console import say
+from edgeexit.console import hushed, say
 from edgeexit.errors import MissingPartError, ModelError, UsageError
 from edgeexit_exporters.attached import Attached, attached_exits, close_network, open_network, output_names
 from edgeexit_exporters.normalise import BATCH, OPSETS, normalise
@@ -245,7 +242,7 @@ def export_module(
             else {"dynamic_axes": {name: {0: BATCH} for name in names}}
         )
         try:
-            with _quiet(), torch.no_grad():
+            with hushed(), torch.no_grad():
                 program = torch.onnx.export(
                     module,
                     examples,
@@ -268,20 +265,3 @@ def export_module(
         got="; then without dynamo: ".join(errors),
         remedy="export the model yourself and give the .onnx file",
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's prints and warnings away from the user's output."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(level)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -16,6 +11,7 @@ from torch.export.graph_signature import InputKind
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgeexit.console import hushed
 from edgeexit.errors import ModelError
 from edgeexit.training.model.calls import Call, evaluating, first_tensor, logits_of
 from edgeexit.training.model.counting import flop_counter
@@ -95,7 +91,7 @@ def _exported(recorder: _Recorder) -> torch.export.ExportedProgram:
     batch = torch.export.Dim.DYNAMIC
     shapes = tuple({0: batch} if value.dim() > 0 and len(value) == call.rows else None for value in _tensors(call))
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), hushed():
             program: torch.export.ExportedProgram = torch.export.export(
                 recorder, _tensors(call), dynamic_shapes={"tensors": shapes}
             )
@@ -107,23 +103,6 @@ def _exported(recorder: _Recorder) -> torch.export.ExportedProgram:
             got=f"{type(error).__name__}: {first[0][:300] if first else ''}",
             remedy='name the places, at=["module", …]; names are those of model.named_modules()',
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch.export prints, logs and warns of, graphs above all, away from the user's output."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        level = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(level)
 
 
 class _Counting(fx.Interpreter):

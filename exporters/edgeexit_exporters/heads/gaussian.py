@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
 
 from edgeexit.heads.gaussian import GaussianLearner
 from edgeexit_exporters.features import Features
+from edgeexit_exporters.heads.linear import linear_nodes
 from edgeexit_exporters.split import HeadNodes
 
 __all__ = ["GaussianFitter", "GaussianHead"]
@@ -36,21 +36,7 @@ class GaussianHead:
 
     def nodes(self, prefix: str) -> HeadNodes:
         """See `Head.nodes`."""
-        weight, bias, logits = f"{prefix}weight", f"{prefix}bias", f"{prefix}logits"
-        return HeadNodes(
-            nodes=(
-                *self.features.nodes,
-                helper.make_node("Gemm", [self.features.output, weight, bias], [logits], transB=1),
-            ),
-            reads=self.features.reads,
-            logits=logits,
-            policy={weight: self.weight, bias: self.bias},
-            initializers=self.features.initializers,
-            macs=self.weight.size,
-            features=self.features.output,
-            feature_length=self.features.length,
-            statistics=self.statistics,
-        )
+        return linear_nodes(prefix, self.features, self.weight, self.bias, statistics=self.statistics)
 
 
 class GaussianFitter:

@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 from torch import Tensor, nn
 
 from edgeexit.training.heads import Head as TorchHead
 from edgeexit.training.heads.bodies import FeatureNorm
 from edgeexit_exporters.features import Features, numbers
 from edgeexit_exporters.graph import Graph
+from edgeexit_exporters.heads.linear import linear_nodes
 from edgeexit_exporters.heads.table import TensorPlace
 from edgeexit_exporters.macs import count_macs, count_params
 from edgeexit_exporters.normalise import normalise, raise_opset
@@ -57,20 +57,8 @@ class TrainedHead:
 
     def nodes(self, prefix: str) -> HeadNodes:
         """See `Head.nodes`."""
-        weight, bias, logits = f"{prefix}weight", f"{prefix}bias", f"{prefix}logits"
-        return HeadNodes(
-            nodes=(
-                *self.features.nodes,
-                helper.make_node("Gemm", [self.features.output, weight, bias], [logits], transB=1),
-            ),
-            reads=self.features.reads,
-            logits=logits,
-            policy={weight: self.weight, bias: self.bias},
-            initializers=self.features.initializers,
-            macs=self.body_macs + self.weight.size,
-            body_params=self.body_params,
-            features=self.features.output,
-            feature_length=self.features.length,
+        return linear_nodes(
+            prefix, self.features, self.weight, self.bias, body_macs=self.body_macs, body_params=self.body_params
         )
 
 
