@@ -5,11 +5,12 @@ The text is KIND[:CHANNELS][/HIDDEN][@OPTION=VALUE,…]:
     linear              pooled on a grid, a linear layer
     linear/128@grid=2   2×2 cells, a hidden layer of 128
     conv:32,64/128      two convolutions, a hidden layer
+    conv:2x,4x          two convolutions with twice and four times as many channels as the activation
     conv@kernel=5       one convolution as wide as sensible
     token@tokens=mean   the mean token rather than the first
 
-CHANNELS and HIDDEN are one or two whole numbers with a comma between them; the options are `grid`,
-`kernel`, `stride`, `tokens` and `dropout`.
+CHANNELS and HIDDEN are one or two whole numbers with a comma between them, CHANNELS also multiples such as 2x;
+the options are `grid`, `kernel`, `stride`, `tokens` and `dropout`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _CONV_SIDE = 32
 _CONV_FEATURES = 1024
 _MOST_LAYERS = 2
 _MOST_WIDE = 65_536
+_LISTS = ("channels", "multiples", "hidden")
 _OPTIONS = ("grid", "kernel", "stride", "tokens", "dropout")
 
 
@@ -52,6 +54,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             or the mean token, then linear layers. "auto": "linear", and on tokens "token".
         grid: Side of the pooling grid in cells; 0: as fine as sensible.
         channels: Output channels of the convolutions, kind "conv"; empty: one convolution of a sensible width.
+        multiples: The same as multiples of the activation's channels, instead of `channels`.
         kernel: Side of the convolutions' kernels.
         stride: Stride of the convolutions.
         hidden: Widths of up to two hidden linear layers.
@@ -65,6 +68,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind = "auto"
     grid: int = 0
     channels: tuple[int, ...] = ()
+    multiples: tuple[int, ...] = ()
     kernel: int = 3
     stride: int = 2
     hidden: tuple[int, ...] = ()
@@ -72,7 +76,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for word in ("channels", "hidden"):
+        for word in _LISTS:
             if isinstance(getattr(self, word), list):  # as a frozen structure, which can be hashed, holds them
                 msgspec.structs.force_setattr(self, word, tuple(getattr(self, word)))
         for got, expected in self._faults():
@@ -95,7 +99,10 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 if word not in _OPTIONS or word in fields:
                     raise ValueError(word)
                 fields[word] = value if word == "tokens" else float(value) if word == "dropout" else int(value)
-            fields |= {"channels": _numbers(channels), "hidden": _numbers(hidden)}
+            word, widths = (
+                ("multiples", channels.replace("x", "")) if _are_multiples(channels) else ("channels", channels)
+            )
+            fields |= {word: _numbers(widths), "hidden": _numbers(hidden)}
             return msgspec.convert(fields, cls)
         except (ValueError, msgspec.ValidationError) as error:
             raise UsageError(
@@ -109,9 +116,8 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The text form, without what is as by default: `parse` gives the same value back."""
         plain = HeadSpec()
         options = ",".join(f"{word}={getattr(self, word)}" for word in _OPTIONS if self._differs(word, plain))
-        layers = "".join(
-            mark + ",".join(map(str, sizes)) for mark, sizes in ((":", self.channels), ("/", self.hidden)) if sizes
-        )
+        marked = ((":", "", self.channels), (":", "x", self.multiples), ("/", "", self.hidden))
+        layers = "".join(mark + ",".join(f"{size}{end}" for size in sizes) for mark, end, sizes in marked if sizes)
         return f"{self.kind}{layers}" + (f"@{options}" if options else "")
 
     def sized(self, shape: tuple[int, ...], classes: int, *, channels_first: bool = True) -> HeadSpec:
@@ -145,7 +151,8 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, kind=kinds[0])
 
     def _sized_convolutions(self, size: Map) -> HeadSpec:
-        spec = self
+        widths = tuple(multiple * size[0] for multiple in self.multiples)
+        spec = msgspec.structs.replace(self, channels=self.channels or widths, multiples=())
         if not spec.channels:
             least, most = _CONV_CHANNELS
             each = convolved(msgspec.structs.replace(spec, channels=(1,)), size).macs
@@ -164,14 +171,16 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for word, least, most in (("grid", 0, 256), ("kernel", 1, 63), ("stride", 1, 63)):
             if not least <= getattr(self, word) <= most:
                 yield f"{word} {getattr(self, word)}", f"{word} from {least} to {most}"
-        for word in ("channels", "hidden"):
+        for word in _LISTS:
             sizes = getattr(self, word)
             if len(sizes) > _MOST_LAYERS or any(not 1 <= size <= _MOST_WIDE for size in sizes):
                 yield f"{word} {sizes}", f"at most {_MOST_LAYERS} numbers from 1 to {_MOST_WIDE}"
         if not 0 <= self.dropout < 1:
             yield f"dropout {self.dropout}", "0 ≤ dropout < 1"
-        if self.channels and self.kind != "conv":
-            yield f"channels {self.channels} and kind {self.kind}", 'channels with kind "conv" alone'
+        if (self.channels or self.multiples) and self.kind != "conv":
+            yield f"channels {self.channels or self.multiples} and kind {self.kind}", 'channels with kind "conv" alone'
+        if self.channels and self.multiples:
+            yield f"channels {self.channels} and multiples {self.multiples}", "one of them"
 
 
 class Convolved(msgspec.Struct, frozen=True):
@@ -240,6 +249,11 @@ def _side(spec: HeadSpec, length: int) -> int:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(",")) if text else ()
+
+
+def _are_multiples(text: str) -> bool:
+    """Whether channels are all given as in 2x,4x."""
+    return all(word[:-1].isdecimal() and word.endswith("x") for word in text.split(","))
 
 
 def _unreadable(kind: str, shape: tuple[int, ...]) -> UsageError:

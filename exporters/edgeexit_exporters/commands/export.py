@@ -78,7 +78,8 @@ NUMBERS = _Numbers()
 @click.option(
     "--exit-head",
     metavar="SPEC",
-    help="With trained: auto, linear, conv, mixed or token, with sizes as in conv:32,64/128.  [default: auto]",
+    help="With trained: auto, linear, conv, mixed or token, with sizes as in conv:32,64/128 or conv:2x,4x.  "
+    "[default: auto]",
 )
 @click.option(
     "--search",

@@ -66,8 +66,8 @@ Examples:
     "heads",
     multiple=True,
     metavar="SPEC",
-    help="auto, linear, conv, mixed or token, with sizes as in conv:32,64/128; once, or once for each exit.  "
-    "[default: auto]",
+    help="auto, linear, conv, mixed or token, with sizes as in conv:32,64/128 or conv:2x,4x; "
+    "once, or once for each exit.  [default: auto]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Times through the data.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.")

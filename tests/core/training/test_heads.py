@@ -51,10 +51,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@given(specs, convolutions)
-def test_a_spec_is_read_back_from_its_text(spec: HeadSpec, channels: tuple[int, ...]) -> None:
-    if channels:
-        spec = msgspec.structs.replace(spec, kind="conv", channels=channels)
+@given(specs, convolutions, st.sampled_from(["channels", "multiples"]))
+def test_a_spec_is_read_back_from_its_text(spec: HeadSpec, widths: tuple[int, ...], word: str) -> None:
+    if widths:
+        spec = msgspec.structs.replace(spec, kind="conv", **{word: widths})
     assert HeadSpec.parse(str(spec)) == spec
 
 
@@ -62,6 +62,7 @@ def test_a_spec_is_read_back_from_its_text(spec: HeadSpec, channels: tuple[int, 
     ("text", "spec"),
     [
         ("conv:32,64/128", HeadSpec(kind="conv", channels=(32, 64), hidden=(128,))),
+        ("conv:2x,4x/128", HeadSpec(kind="conv", multiples=(2, 4), hidden=(128,))),
         ("token@tokens=mean", HeadSpec(kind="token", tokens="mean")),
         ("linear/64,32@grid=2,dropout=0.1", HeadSpec(kind="linear", grid=2, hidden=(64, 32), dropout=0.1)),
     ],
@@ -72,8 +73,9 @@ def test_the_text_form_names_channels_hidden_layers_and_options(text: str, spec:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dense", "linear:8", "conv:1,2,3", "conv:-4", "linear/x", "linear@grid", "linear@size=3", "linear@grid=-1",
-     "linear@grid=1,grid=2", "conv@kernel=0", "linear@dropout=1", "token@tokens=last", "linear/0"],
+    ["", "dense", "linear:8", "linear:2x", "conv:1,2,3", "conv:-4", "conv:2x,32", "conv:x", "conv:0x",
+     "conv:1x,2x,3x", "linear/x", "linear@grid", "linear@size=3", "linear@grid=-1", "linear@grid=1,grid=2",
+     "conv@kernel=0", "linear@dropout=1", "token@tokens=last", "linear/0"],
 )  # fmt: skip
 def test_a_description_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
@@ -89,6 +91,22 @@ def test_a_kind_that_cannot_read_an_activation_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="cannot read such activations"):
         build_head(HeadSpec.parse(kind), shape, 4, channels_first=channels_first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "channels"),
+    [((12, 9, 9), True, (24, 36)), ((9, 9, 5), False, (10, 15)), ((6, 20), True, (12, 18))],
+)
+def test_multiples_count_from_the_channels_of_the_activation(
+    shape: tuple[int, ...], channels_first: bool, channels: tuple[int, ...]
+) -> None:
+    stated = HeadSpec(kind="conv", channels=channels).sized(shape, 4, channels_first=channels_first)
+    assert HeadSpec.parse("conv:2x,3x").sized(shape, 4, channels_first=channels_first) == stated
+
+
+def test_channels_are_stated_one_way() -> None:
+    with pytest.raises(UsageError, match="cannot be built"):
+        HeadSpec(kind="conv", channels=(8,), multiples=(2,))
 
 
 def test_one_class_is_nothing_to_tell_apart() -> None:
