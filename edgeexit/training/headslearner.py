@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from edgeexit.errors import UsageError
 from edgeexit.training.activations import ActivationBatch, ActivationFeed, cause, check_batch
+from edgeexit.training.loop.hosting import choose_precision
 from edgeexit.training.loop.optimisers import (
     build_optimiser,
     load_optimiser,
@@ -51,7 +52,10 @@ class _Track:
 
 
 class HeadsLearner:
-    """Heads side by side, as a `Learner`. `conclude` puts the best weights in place."""
+    """Heads side by side, as a `Learner`. `conclude` puts the best weights in place.
+
+    They compute with bfloat16 where the settings' precision says so, and are judged in float32, as they will run.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,9 @@ class HeadsLearner:
         if len(names) != len(heads) or len(set(names)) != len(names) or not heads:
             raise UsageError("each head needs a name of its own", got=f"{len(heads)} heads, names {list(names)}")
         self.settings, self.held, self.device = settings, held, device
+        self.halved = (
+            choose_precision(settings.precision, device) == torch.bfloat16
+        )  # fp16 would need its losses scaled
         self.steps, self.total = steps, settings.epochs * steps
         self.against = "labels" if settings.needs_labels else "model"
         self.whole: dict[str, Any] = {"accuracy": 0.0, "loss": math.inf, "learnt": False}
@@ -106,7 +113,9 @@ class HeadsLearner:
             if not self._active(track):
                 continue
             seed_generators(derived_seed(self.settings.seed, "head", track.name, position), others=False)
-            loss = self._loss(_answers(track.head, value, moved.mask), moved)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halved):
+                logits = _answers(track.head, value, moved.mask)
+            loss = self._loss(logits, moved)
             if not math.isfinite(number := loss.item()):
                 track.failed, track.problem = True, cause(f"loss was {number}", value, where)
                 continue

@@ -73,9 +73,12 @@ class Body(nn.Module):
 
     def forward(self, activation: Tensor, mask: Tensor | None = None) -> Tensor:
         """Activation (n, …) of any floating type to features (n, D) float32."""
-        own = next(tensor.dtype for tensor in chain(self.parameters(), self.buffers()))
-        features: Tensor = self.layers(self.read(cast(activation, own), mask))
+        features: Tensor = self.layers(self.read(cast(activation, self.reads_as(activation.device.type)), mask))
         return cast(features, torch.float32)
+
+    def reads_as(self, device: str) -> torch.dtype:
+        """The type that `read` is given: that of the weights."""
+        return next(tensor.dtype for tensor in chain(self.parameters(), self.buffers()))
 
 
 class VectorBody(Body):
@@ -179,6 +182,10 @@ class ConvBody(MapBody):
             inside = outside
         self.convolutions = nn.Sequential(*layers)
         self.average = _average(plan.size, (rows, columns))
+
+    def reads_as(self, device: str) -> torch.dtype:
+        """As the convolutions will want it: under autocast maps are not made larger first."""
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else super().reads_as(device)
 
     def read(self, activation: Tensor, mask: Tensor | None) -> Tensor:
         """See `Body.read`."""

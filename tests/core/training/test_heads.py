@@ -135,6 +135,25 @@ def test_activations_of_any_floating_type_give_float32_logits(kind: torch.dtype)
         assert head(numbers(2, *shape).to(kind)).dtype == torch.float32
 
 
+@pytest.mark.parametrize(("text", "shape", "channels_first"), CASES)
+def test_mixed_precision_gives_float32_logits_and_gradients_that_are_nearly_the_same(
+    text: str, shape: tuple[int, ...], channels_first: bool
+) -> None:
+    head = build_head(HeadSpec.parse(text), shape, 4, channels_first=channels_first, seed=1).eval()
+    batch = numbers(6, *shape)
+    found = []
+    for mixed in (False, True):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            logits = head(batch)
+        logits.square().sum().backward()
+        found.append((logits.detach(), head.classifier.weight.grad.clone()))
+    (logits, gradient), (mixed_logits, mixed_gradient) = found
+    assert mixed_logits.dtype == mixed_gradient.dtype == torch.float32
+    for value, mixed_value in ((logits, mixed_logits), (gradient, mixed_gradient)):
+        torch.testing.assert_close(mixed_value, value, rtol=0.05, atol=0.05 * float(value.abs().max()))
+
+
 def test_a_head_in_double_precision_still_gives_float32_logits() -> None:
     head = build_head(HeadSpec(), MAPS, 4).double().eval()
     assert head(numbers(2, *MAPS)).dtype == torch.float32
