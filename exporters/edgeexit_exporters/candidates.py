@@ -32,6 +32,7 @@ def candidate_cuts(prepared: Prepared, settings: ExportSettings) -> tuple[Cut, .
     """Where the graph is cut and gets a head; measuring may leave some of them out.
 
     Raises:
+        UsageError: Heads are described and no exit needs one, or no exit is left.
         UsageError, ModelError: See `edgeexit_exporters.exits.choose_cuts`.
     """
     analysis = prepared.analysis
@@ -39,6 +40,12 @@ def candidate_cuts(prepared: Prepared, settings: ExportSettings) -> tuple[Cut, .
     if wanted == "0" and len(analysis.own) == 1:
         raise UsageError(
             "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
+        )
+    if wanted == "0" and settings.head is not None:
+        raise UsageError(
+            "there are no exits that could get such heads: the logits of the model's own exits are used as they are",
+            got=f"options for {settings.head.kind} heads",
+            expected="--exits auto, a number or names beside them, for further exits",
         )
     if prepared.attached:
         return attached_cuts(analysis, prepared.attached, wanted)

@@ -18,6 +18,7 @@ from edgeexit.bundle import Bundle
 from edgeexit.errors import DataError, ModelError, UsageError
 from edgeexit.replay import replay
 from edgeexit_exporters.exporting import export
+from edgeexit_exporters.heads import HeadSettings
 from edgeexit_exporters.settings import ExportSettings
 from edgeexit_runtime import Cascade
 from edgeexit_runtime.verification import verify
@@ -147,6 +148,12 @@ def test_the_exits_of_a_multi_exit_model_are_its_own_outputs(bundle: Callable[..
 def test_a_multi_exit_model_may_get_fitted_exits_besides(bundle: Callable[..., Bundle]) -> None:
     heads = [entry.head for entry in bundle("three", exits="1").manifest.exits]
     assert sorted(heads) == ["gaussian", "model", "model", "model"]
+
+
+@pytest.mark.parametrize("exits", [None, "0"])
+def test_heads_described_for_nobody_are_refused(bundle: Callable[..., Bundle], exits: str | None) -> None:
+    with pytest.raises(UsageError, match="the model's own exits are used as they are"):
+        bundle("three", exits=exits, head=HeadSettings(kind="class-means"))
 
 
 def test_a_larger_loss_never_costs_more(bundle: Callable[..., Bundle]) -> None:
