@@ -40,15 +40,15 @@ from edgeexit_runtime.machine import describe_machine
 LIMITS = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05)
 LOSSES = (0.005, 0.01, 0.02)
 NORMALISATION = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+CONVOLUTIONS = "conv:2x,4x/128@dropout=0.2"
 KINDS: dict[str, tuple[str, ...]] = {
     "class-means": ("--head", "class-means"),
     "gaussian": ("--head", "gaussian"),
     "linear, 1 epoch": ("--head", "trained", "--exit-head", "linear", "--epochs", "1"),
     "linear, 6 epochs": ("--head", "trained", "--exit-head", "linear", "--epochs", "6"),
-    "conv, 1 epoch": ("--head", "trained", "--exit-head", "conv", "--epochs", "1"),
-    "conv, 6 epochs": ("--head", "trained", "--exit-head", "conv", "--epochs", "6"),
+    "conv, 1 epoch": ("--head", "trained", "--exit-head", CONVOLUTIONS, "--epochs", "1"),
+    "conv, 6 epochs": ("--head", "trained", "--exit-head", CONVOLUTIONS, "--epochs", "6"),
 }
-STRONGEST = "conv, 6 epochs"
 
 
 @click.command()
@@ -63,7 +63,7 @@ STRONGEST = "conv, 6 epochs"
 def main(model: str, data: Path, exits: str, labels: tuple[str, ...], only: tuple[str, ...], out: Path) -> None:
     """Export, measure, and write one JSON document."""
     document: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    document |= {"machine": describe_machine(), "model": Path(model).name, "exits": exits}
+    document |= {"machine": describe_machine(), "model": Path(model).name, "exits": exits, "conv": CONVOLUTIONS}
     rows = document.setdefault("rows", {})
     for kind in only or KINDS:
         for known in labels:
@@ -101,7 +101,15 @@ def measured(bundle: Path, data: Path, labels: str) -> dict[str, Any]:
         "accuracy": [round(float((row.argmax(axis=1) == measuring.labels).mean()), 4) for row in measuring.logits],
         "curve": points,
         "cost_at_loss": {f"{loss:g}": cost_at(loss, points) for loss in LOSSES},
+        "verify": verified(bundle),
     }
+
+
+def verified(bundle: Path) -> dict[str, Any]:
+    """What `edgeexit verify` says: how far answers on this machine are from those at export."""
+    command = [sys.executable, "-m", "edgeexit", "verify", str(bundle), "--json"]
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return {key: value for key, value in found.items() if key != "bundle"}
 
 
 def cached(cascade: Cascade, path: Path) -> CachedLogits:
