@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from edgeexit.errors import UsageError
 from edgeexit.training.activations import ActivationBatch, ActivationFeed, cause, check_batch
-from edgeexit.training.loop.hosting import choose_precision
+from edgeexit.training.loop.hosting import heads_in_bf16
 from edgeexit.training.loop.optimisers import (
     build_optimiser,
     load_optimiser,
@@ -54,7 +54,7 @@ class _Track:
 class HeadsLearner:
     """Heads side by side, as a `Learner`. `conclude` puts the best weights in place.
 
-    They compute with bfloat16 where the settings' precision says so, and are judged in float32, as they will run.
+    They are trained with bfloat16 where the settings' precision says so, and judged in float32, as they will run.
     """
 
     def __init__(
@@ -71,9 +71,7 @@ class HeadsLearner:
         if len(names) != len(heads) or len(set(names)) != len(names) or not heads:
             raise UsageError("each head needs a name of its own", got=f"{len(heads)} heads, names {list(names)}")
         self.settings, self.held, self.device = settings, held, device
-        self.halved = (
-            choose_precision(settings.precision, device) == torch.bfloat16
-        )  # fp16 would need its losses scaled
+        self.halved = heads_in_bf16(settings, device)
         self.steps, self.total = steps, settings.epochs * steps
         self.against = "labels" if settings.needs_labels else "model"
         self.whole: dict[str, Any] = {"accuracy": 0.0, "loss": math.inf, "learnt": False}
@@ -177,7 +175,8 @@ class HeadsLearner:
     def about(self, more: Mapping[str, str]) -> dict[str, str]:
         """What has to be the same when this is taken up again."""
         shapes = "; ".join(f"{track.name}: {architecture(track.head)}" for track in self.tracks)
-        return {**more, "architecture": shapes, "number of steps": str(self.total)}
+        precision = {"precision of the heads": "bf16"} if self.halved else {}
+        return {**more, **precision, "architecture": shapes, "number of steps": str(self.total)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Present and best weights, and the optimisers' state."""

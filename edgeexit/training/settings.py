@@ -45,9 +45,9 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         label_share: In "combined", the weight of the labels; the backbone's answers get the rest.
         self_distillation: Weight of the loss from the last exit to earlier ones in a joint run; 0 is off.
         heads_first: Epochs at the start of a joint run in which the backbone stays as it is.
-        precision: "auto" is the fastest that the device has in hardware; a frozen backbone computes in fp32 all the
-            same, so that its activations are those that the heads will see, and heads under it never in fp16. Losses
-            and weights are always float32.
+        precision: "auto" is the fastest that the device has in hardware, but fp32 for a frozen backbone, whose
+            activations should be those that the heads will see. Heads under it are trained in bf16 or fp32, never in
+            fp16. Losses and weights are always float32.
         device: "auto" (an accelerator where there is one), or as torch names it.
         patience: Epochs without a lower loss on held-out samples after which to stop; 0 never stops early.
         keep: Which epoch's weights are kept: of the lowest loss, or of the highest accuracy, on held-out samples

@@ -21,18 +21,27 @@ __all__ = ["candidate_cuts", "fit_candidates", "wanted_exits"]
 
 
 def wanted_exits(prepared: Prepared, settings: ExportSettings) -> str:
-    """What `--exits` asks for, or stands for where it is left out."""
-    if settings.exits is not None:
-        return settings.exits
-    brings_exits = len(prepared.analysis.own) > max(1, len(prepared.analysis.stages))
-    return "0" if brings_exits else "auto"
+    """What `--exits` asks for, or stands for where it is left out.
+
+    Raises:
+        UsageError: Heads are described, and no exit is to get one.
+    """
+    own = len(prepared.analysis.own)
+    brings_exits = own > max(1, len(prepared.analysis.stages))
+    wanted = settings.exits if settings.exits is not None else "0" if brings_exits else "auto"
+    if wanted == "0" and own > 1 and settings.head is not None:
+        raise UsageError(
+            "no exit is to get such heads: the models' own logits are used as they are",
+            got=f"options for {settings.head.kind} heads, " + ("no --exits" if settings.exits is None else "--exits 0"),
+            expected="--exits auto, a number or names, for exits beside those that are there",
+        )
+    return wanted
 
 
 def candidate_cuts(prepared: Prepared, settings: ExportSettings) -> tuple[Cut, ...]:
     """Where the graph is cut and gets a head; measuring may leave some of them out.
 
     Raises:
-        UsageError: Heads are described and no exit needs one, or no exit is left.
         UsageError, ModelError: See `edgeexit_exporters.exits.choose_cuts`.
     """
     analysis = prepared.analysis
@@ -40,12 +49,6 @@ def candidate_cuts(prepared: Prepared, settings: ExportSettings) -> tuple[Cut, .
     if wanted == "0" and len(analysis.own) == 1:
         raise UsageError(
             "a plain classifier needs at least one exit", got="--exits 0", expected="auto, a number, or names"
-        )
-    if wanted == "0" and settings.head is not None:
-        raise UsageError(
-            "there are no exits that could get such heads: the logits of the model's own exits are used as they are",
-            got=f"options for {settings.head.kind} heads",
-            expected="--exits auto, a number or names beside them, for further exits",
         )
     if prepared.attached:
         return attached_cuts(analysis, prepared.attached, wanted)

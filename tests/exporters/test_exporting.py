@@ -152,7 +152,7 @@ def test_a_multi_exit_model_may_get_fitted_exits_besides(bundle: Callable[..., B
 
 @pytest.mark.parametrize("exits", [None, "0"])
 def test_heads_described_for_nobody_are_refused(bundle: Callable[..., Bundle], exits: str | None) -> None:
-    with pytest.raises(UsageError, match="the model's own exits are used as they are"):
+    with pytest.raises(UsageError, match="own logits are used as they are"):
         bundle("three", exits=exits, head=HeadSettings(kind="class-means"))
 
 

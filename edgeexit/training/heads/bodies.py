@@ -73,11 +73,11 @@ class Body(nn.Module):
 
     def forward(self, activation: Tensor, mask: Tensor | None = None) -> Tensor:
         """Activation (n, …) of any floating type to features (n, D) float32."""
-        features: Tensor = self.layers(self.read(cast(activation, self.reads_as(activation.device.type)), mask))
+        features: Tensor = self.layers(self.read(cast(activation, self.reads_as(activation)), mask))
         return cast(features, torch.float32)
 
-    def reads_as(self, device: str) -> torch.dtype:
-        """The type that `read` is given: that of the weights."""
+    def reads_as(self, activation: Tensor) -> torch.dtype:
+        """The type in which `read` is given the activation: that of the weights."""
         return next(tensor.dtype for tensor in chain(self.parameters(), self.buffers()))
 
 
@@ -183,9 +183,11 @@ class ConvBody(MapBody):
         self.convolutions = nn.Sequential(*layers)
         self.average = _average(plan.size, (rows, columns))
 
-    def reads_as(self, device: str) -> torch.dtype:
-        """As the convolutions will want it: under autocast maps are not made larger first."""
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else super().reads_as(device)
+    def reads_as(self, activation: Tensor) -> torch.dtype:
+        """As it is, where autocast made it and the convolutions want it so: maps are not made larger in between."""
+        own, device = super().reads_as(activation), activation.device.type
+        halved = own == torch.float32 and activation.dtype in (torch.bfloat16, torch.float16)
+        return activation.dtype if halved and torch.is_autocast_enabled(device) else own
 
     def read(self, activation: Tensor, mask: Tensor | None) -> Tensor:
         """See `Body.read`."""

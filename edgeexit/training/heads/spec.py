@@ -54,12 +54,12 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             or the mean token, then linear layers. "auto": "linear", and on tokens "token".
         grid: Side of the pooling grid in cells; 0: as fine as sensible.
         channels: Output channels of the convolutions, kind "conv"; empty: one convolution of a sensible width.
-        multiples: The same as multiples of the activation's channels, instead of `channels`.
         kernel: Side of the convolutions' kernels.
         stride: Stride of the convolutions.
         hidden: Widths of up to two hidden linear layers.
         tokens: Which token is read, kind "token".
         dropout: Probability with which a feature before the classifier is dropped in training.
+        multiples: Instead of `channels`, the same as multiples of the activation's channels.
 
     Raises:
         UsageError: A value is out of its range, or belongs to another kind.
@@ -68,12 +68,12 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind = "auto"
     grid: int = 0
     channels: tuple[int, ...] = ()
-    multiples: tuple[int, ...] = ()
     kernel: int = 3
     stride: int = 2
     hidden: tuple[int, ...] = ()
     tokens: Tokens = "first"
     dropout: float = 0.0
+    multiples: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for word in _LISTS:
@@ -109,7 +109,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "a head's description cannot be read",
                 got=text,
                 expected=f"KIND[:CHANNELS][/HIDDEN][@OPTION=VALUE,…], KIND one of {', '.join(get_args(Kind))}",
-                remedy="for example linear, conv:32,64/128 or token@tokens=mean",
+                remedy="for example linear, conv:32,64/128, conv:2x,4x or token@tokens=mean",
             ) from error
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             channels_first: Whether maps and sequences have their channels first; tokens (T, D) have them last.
 
         Raises:
-            UsageError: A head of this kind cannot read such activations.
+            UsageError: A head of this kind cannot read such activations, or a multiple of their channels is too wide.
         """
         is_map = len(shape) > 2 or (len(shape) == 2 and channels_first)
         if not is_map:
@@ -253,7 +253,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _are_multiples(text: str) -> bool:
     """Whether channels are all given as in 2x,4x."""
-    return all(word[:-1].isdecimal() and word.endswith("x") for word in text.split(","))
+    return all(word.endswith("x") and word[:-1].isdecimal() for word in map(str.strip, text.split(",")))
 
 
 def _unreadable(kind: str, shape: tuple[int, ...]) -> UsageError:

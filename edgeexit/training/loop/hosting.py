@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeexit.errors import BackendError, UsageError
+from edgeexit.training.settings import TrainSettings
 
-__all__ = ["choose_device", "choose_precision", "hosted", "torch_threads"]
+__all__ = ["choose_device", "choose_precision", "heads_in_bf16", "hosted", "torch_threads"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,6 +51,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bf16() else None
+
+
+def heads_in_bf16(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether heads under a frozen backbone are trained with bfloat16; never with float16: that needs scaled losses."""
+    return settings.precision != "fp16" and choose_precision(settings.precision, device) == torch.bfloat16
 
 
 @contextmanager

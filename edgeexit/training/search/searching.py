@@ -14,6 +14,7 @@ import msgspec
 from edgeexit.console import Advance, progress, say
 from edgeexit.errors import UsageError
 from edgeexit.training.frozen import ActivationFeed
+from edgeexit.training.loop.hosting import choose_device, heads_in_bf16
 from edgeexit.training.search.measuring import Measuring
 from edgeexit.training.search.recording import Recording, record
 from edgeexit.training.search.results import SearchPlace, SearchResult, SearchSettings
@@ -152,6 +153,7 @@ def _begun_with(measuring: Measuring, space: HeadSpace) -> dict[str, object]:
         for name, value in msgspec.to_builtins(measuring.training).items()
         if name not in (*FREE_SETTINGS, "device")
     }
+    halved = heads_in_bf16(measuring.training, choose_device(measuring.training.device))
     return {
         "version": 1,
         "shape": list(place.shape),
@@ -164,5 +166,6 @@ def _begun_with(measuring: Measuring, space: HeadSpace) -> dict[str, object]:
         "samples": [measuring.seen.samples, unseen.samples],
         "labels": unseen.labels is not None,
         "held-out answers": hashlib.sha256(known.astype("<i8").tobytes()).hexdigest()[:16],
+        **({"precision of the heads": "bf16"} if halved else {}),
         **training,
     }

@@ -87,6 +87,19 @@ def test_heads_together_get_the_bits_of_each_alone_also_when_one_stops_early_or_
     assert [outcome.converged for outcome in outcomes] == [False, True]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_heads_are_trained_in_the_precision_asked_for_and_judged_in_float32(precision: str) -> None:
+    heads = vector_heads()
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for head in heads:
+        head.classifier.register_forward_hook(lambda module, _, out: seen[module.training].add(out.dtype))
+    settings = replace_mode("distilled", precision=precision)
+    outcomes = train_heads(heads, recorded(96, 0), recorded(48, 1), settings, names=NAMES, quiet=True)
+    assert seen == {True: {torch.bfloat16 if precision == "bf16" else torch.float32}, False: {torch.float32}}
+    assert all(outcome.converged for outcome in outcomes)
+    assert all(value.dtype == torch.float32 for head in heads for value in head.parameters())
+
+
 def test_one_pass_of_the_backbone_serves_all_heads() -> None:
     data, held = recorded(96, 0), recorded(48, 1)
     train_heads(vector_heads(), data, held, SETTINGS, names=NAMES, quiet=True)

@@ -139,8 +139,11 @@ def test_activations_of_any_floating_type_give_float32_logits(kind: torch.dtype)
 def test_mixed_precision_gives_float32_logits_and_gradients_that_are_nearly_the_same(
     text: str, shape: tuple[int, ...], channels_first: bool
 ) -> None:
-    head = build_head(HeadSpec.parse(text), shape, 4, channels_first=channels_first, seed=1).eval()
+    head = build_head(HeadSpec.parse(text), shape, 4, channels_first=channels_first, seed=1).train()
     batch = numbers(6, *shape)
+    for layer in head.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
     found = []
     for mixed in (False, True):
         head.zero_grad()
@@ -152,6 +155,17 @@ def test_mixed_precision_gives_float32_logits_and_gradients_that_are_nearly_the_
     assert mixed_logits.dtype == mixed_gradient.dtype == torch.float32
     for value, mixed_value in ((logits, mixed_logits), (gradient, mixed_gradient)):
         torch.testing.assert_close(mixed_value, value, rtol=0.05, atol=0.05 * float(value.abs().max()))
+
+
+def test_maps_that_autocast_made_small_reach_the_convolutions_as_they_are() -> None:
+    head = build_head(HeadSpec.parse("conv:8,8"), MAPS, 4, seed=1)
+    seen = []
+    head.body.convolutions.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(numbers(4, *MAPS).bfloat16())
+        head(numbers(4, *MAPS))
+    head(numbers(4, *MAPS).bfloat16())
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
 
 
 def test_a_head_in_double_precision_still_gives_float32_logits() -> None:
