@@ -61,7 +61,7 @@ def test_a_question_crosses_and_the_reply_comes_back() -> None:
     assert isinstance(reply, Reply)
     assert reply.label.tolist() == [0, 1]
     assert reply.tier == ("cloud", "cloud")
-    assert 0 < servicer.remaining_s[0] <= 10.0
+    assert 0 < servicer.remaining_s[0] <= 10.2  # gRPC rounds what is left up, from ten seconds on to a tenth
 
 
 def test_a_question_may_be_compressed() -> None:
