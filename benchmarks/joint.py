@@ -25,11 +25,11 @@ from typing import Any
 
 import backbones
 import click
-import numpy as np
 import torch
+import trained_heads
 from by_design import PICTURES, parity
 from label_free import cost_at
-from trained_heads import LOSSES, NORMALISATION, cached, curve
+from trained_heads import LOSSES, NORMALISATION
 
 from edgeexit.training import Feed, load_run, restore
 from edgeexit_runtime.cascade import Cascade
@@ -142,22 +142,13 @@ def rivalry(bundle: Path, data: Path) -> tuple[dict[str, Any], float]:
 
 
 def measured(bundle: Path, data: Path, reference: float | None) -> dict[str, Any]:
-    """Each exit's accuracy on the test split, and the curve of loss and cost."""
-    cascade = Cascade.open(bundle)
-    costs = np.array([entry.cost for entry in cascade.manifest.exits])
-    fitting, measuring = (cached(cascade, data / split) for split in ("calibration", "test"))
-    accuracy = [round(float((row.argmax(axis=1) == measuring.labels).mean()), 4) for row in measuring.logits]
-    points = curve(fitting, measuring, costs)
-    lost = 0.0 if reference is None else reference - accuracy[-1]
-    points = [point | {"drop": round(point["drop"] + lost, 4)} for point in points]
-    return {
-        "exits": [entry.name for entry in cascade.manifest.exits],
-        "size_bytes": sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()),
-        "accuracy": accuracy,
-        "costs": [round(float(cost), 4) for cost in costs],
-        "curve": points,
-        "cost_at_loss": {f"{loss:g}": cost_at(loss, points) for loss in LOSSES},
-    }
+    """Each exit's accuracy on the test split, and the curve of cost and loss, counted from the reference."""
+    row = trained_heads.measured(bundle, data, "data")
+    lost = 0.0 if reference is None else reference - row["accuracy"][-1]
+    points = [point | {"drop": round(point["drop"] + lost, 4)} for point in row["curve"]]
+    size_bytes = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+    costs = {f"{loss:g}": cost_at(loss, points) for loss in LOSSES}
+    return {**row, "size_bytes": size_bytes, "curve": points, "cost_at_loss": costs}
 
 
 if __name__ == "__main__":

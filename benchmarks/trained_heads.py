@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 import numpy as np
+from by_design import gathered
 from label_free import cost_at
 
 from edgeexit.cached import CachedLogits
@@ -34,7 +35,6 @@ from edgeexit.replay import replay
 from edgeexit.thresholds import MaxDrop
 from edgeexit.tuning import tune_all
 from edgeexit_runtime.cascade import Cascade
-from edgeexit_runtime.gathering import gather, open_for
 from edgeexit_runtime.machine import describe_machine
 
 LIMITS = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05)
@@ -71,6 +71,7 @@ def main(model: str, data: Path, exits: str, labels: tuple[str, ...], only: tupl
                 bundle = Path(folder) / "bundle"
                 seconds = exported(model, data, exits, known, KINDS[kind], bundle)
                 row = {"flags": KINDS[kind], "seconds": round(seconds), **measured(bundle, data, known)}
+                row["verify"] = verified(bundle)
                 rows[f"{kind}, labels: {known}"] = row
             out.write_text(json.dumps(document, indent=1) + "\n")
             click.echo(f"{kind}, labels: {known}: {seconds:.0f} s, exits {row['accuracy']}, {row['cost_at_loss']}")
@@ -91,7 +92,7 @@ def measured(bundle: Path, data: Path, labels: str) -> dict[str, Any]:
     cascade = Cascade.open(bundle)
     entries = cascade.manifest.exits
     costs = np.array([entry.cost for entry in entries])
-    fitting, measuring = (cached(cascade, data / split) for split in ("calibration", "test"))
+    fitting, measuring = (gathered(cascade, data / split) for split in ("calibration", "test"))
     if labels == "model":
         fitting = fitting.labelled_by_the_model()
     points = curve(fitting, measuring, costs)
@@ -101,7 +102,6 @@ def measured(bundle: Path, data: Path, labels: str) -> dict[str, Any]:
         "accuracy": [round(float((row.argmax(axis=1) == measuring.labels).mean()), 4) for row in measuring.logits],
         "curve": points,
         "cost_at_loss": {f"{loss:g}": cost_at(loss, points) for loss in LOSSES},
-        "verify": verified(bundle),
     }
 
 
@@ -110,13 +110,6 @@ def verified(bundle: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgeexit", "verify", str(bundle), "--json"]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)
     return {key: value for key, value in found.items() if key != "bundle"}
-
-
-def cached(cascade: Cascade, path: Path) -> CachedLogits:
-    """All exits' logits of a split, with the true labels."""
-    return gather(
-        cascade, open_for(cascade.manifest, str(path), "data"), batch=64, labels="data", advance=lambda n=1: None
-    )
 
 
 def curve(fitting: CachedLogits, measuring: CachedLogits, costs: np.ndarray) -> list[dict[str, Any]]:

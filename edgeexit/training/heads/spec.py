@@ -99,10 +99,7 @@ class HeadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 if word not in _OPTIONS or word in fields:
                     raise ValueError(word)
                 fields[word] = value if word == "tokens" else float(value) if word == "dropout" else int(value)
-            word, widths = (
-                ("multiples", channels.replace("x", "")) if _are_multiples(channels) else ("channels", channels)
-            )
-            fields |= {word: _numbers(widths), "hidden": _numbers(hidden)}
+            fields |= {**_widths(channels), "hidden": _numbers(hidden)}
             return msgspec.convert(fields, cls)
         except (ValueError, msgspec.ValidationError) as error:
             raise UsageError(
@@ -251,9 +248,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(",")) if text else ()
 
 
-def _are_multiples(text: str) -> bool:
-    """Whether channels are all given as in 2x,4x."""
-    return all(word.endswith("x") and word[:-1].isdecimal() for word in map(str.strip, text.split(",")))
+def _widths(channels: str) -> dict[str, tuple[int, ...]]:
+    """The field that channels such as 32,64 or 2x,4x stand for."""
+    words = [word.strip() for word in channels.split(",")]
+    if all(word.endswith("x") for word in words):
+        return {"multiples": tuple(int(word[:-1]) for word in words)}
+    return {"channels": _numbers(channels)}
 
 
 def _unreadable(kind: str, shape: tuple[int, ...]) -> UsageError:

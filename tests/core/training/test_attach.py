@@ -4,7 +4,6 @@ import copy
 import inspect
 import pickle
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,14 +21,6 @@ from edgeexit.training.heads import HeadSpec  # noqa: E402 (needs torch)
 
 PICTURES = numbers(6, 3, 8, 8)
 AT = ["stem", "middle", "late"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

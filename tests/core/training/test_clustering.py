@@ -29,14 +29,6 @@ QUICK = PretrainSettings(epochs=12, batch=32, rate=3e-3)
 QUICK_CLUSTERS = ClusterSettings(epochs=8, exit_epochs=8, batch=32, rate=1e-3, exit_rate=3e-3, restarts=4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def blobs(n: int = 400, seed: int = 0):
     """Pictures (n, 1, 6, 6) with noise, bright in one of the four quarters, and which."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -41,14 +39,6 @@ specs = st.builds(
     dropout=st.floats(0, 0.9),
 )
 convolutions = st.lists(st.integers(1, 128), max_size=2).map(tuple)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @given(specs, convolutions, st.sampled_from(["channels", "multiples"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from torch import Tensor, nn  # noqa: E402 (needs torch)
 from core.training.networks import numbers, seeded  # noqa: E402 (needs torch)
 from edgeexit.training.attach import MultiExit  # noqa: E402 (needs torch)
 from edgeexit.training.model.layout import has_channels_first  # noqa: E402 (needs torch)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class FirstNorm(nn.LayerNorm):

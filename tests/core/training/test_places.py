@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,14 +28,6 @@ from edgeexit.training.places import (  # noqa: E402 (needs torch)
 
 PICTURES = numbers(4, 3, 8, 8)
 STEM, HALF = 3 * 4 * 9 * 64, 4 * 4 * 9 * 64
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,6 @@ from edgeexit.training.search import Recording, SearchResult, SearchSettings, Se
 from edgeexit.training.search.measuring import Measuring  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def search(plan: SearchSettings, feed: Recording | None = None, **options: object) -> list[SearchResult]:
     seen = recording(seed=1) if feed is None else feed
     given = {"places": PLACES, "whole_macs": WHOLE, "classes": CLASSES, "training": TRAINING, "quiet": True}
