@@ -13,6 +13,10 @@ optimal stopping rule does. With γ = 0 it is the same at all exits.
 Two numbers decide, τ and γ, and three per exit are estimated, so thresholds fitted on a few hundred samples do
 on new ones much what they did on these. The joint search, free to place every threshold between any two
 samples, needs many more for that.
+
+Within a budget, thresholds of different cost are often equally accurate as far as the samples can tell. Deeper
+exits know more as a rule, so the dearest of those are taken: where nothing is lost they cost what the budget allows,
+and less where the samples show that later exits are worse.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ from numpy.typing import NDArray
 
 from edgeexit.thresholds.along import best_along
 from edgeexit.thresholds.cuts import allowed_cuts, cut
-from edgeexit.thresholds.goals import Goal
-from edgeexit.thresholds.material import Material, measure
+from edgeexit.thresholds.goals import Budget, Goal
+from edgeexit.thresholds.material import Material, exits_taken, measure
 
 __all__ = ["LOG_RISKS", "RiskLine", "best_risk_line", "fit_risk"]
 
@@ -40,11 +44,12 @@ _FEWEST = 20
 _STEPS = 50
 _LONGEST_STEP = 4.0
 _RIDGE = 1e-3
+_LEAST_SLOPE = 1e-3
 _STEEPEST = 30.0
 
 
 def fit_risk(material: Material, goal: Goal) -> NDArray[np.float64]:
-    """The best thresholds of even risk that meet the goal, for γ of 0, ½ and 1.
+    """Thresholds of even risk that serve the goal best, for γ of 0, ½ and 1.
 
     Returns:
         (E−1,) thresholds, infinity where nobody should leave.
@@ -52,7 +57,41 @@ def fit_risk(material: Material, goal: Goal) -> NDArray[np.float64]:
     Raises:
         UnreachableError: No thresholds meet the goal; the message says what is reachable.
     """
+    if isinstance(goal, Budget):
+        return _dearest_of_the_best(material, goal)
     return best_risk_line(material, goal)[1]
+
+
+def _dearest_of_the_best(material: Material, goal: Budget) -> NDArray[np.float64]:
+    """Of the thresholds that keep the budget: the dearest that are less than a standard error behind the best.
+
+    Raises:
+        UnreachableError: None keep it.
+    """
+    goal.check_reachable(material)
+    lines = [RiskLine(material, power) for power in _POWERS]
+    tried = [line(log_risk) for line in lines for log_risk in LOG_RISKS]
+    tried += [best_along(material, goal, line, LOG_RISKS) for line in lines]
+    outcomes = [measure(material, thresholds) for thresholds in tried]
+    kept = sorted(
+        (i for i, outcome in enumerate(outcomes) if goal.met(outcome)),
+        key=lambda i: (outcomes[i].mean_cost, outcomes[i].accuracy),
+        reverse=True,
+    )
+    best = _right(material, tried[max(kept, key=lambda i: outcomes[i].accuracy)])
+    return next(tried[i] for i in kept if not _clearly_better(best, _right(material, tried[i])))
+
+
+def _right(material: Material, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) 1 where the cascade's answer is right, else 0."""
+    taken = exits_taken(material.score, thresholds)
+    return material.correct[taken, np.arange(material.samples)].astype(np.float64)
+
+
+def _clearly_better(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether the first is right more often, by more than a standard error of the difference."""
+    gain = one - other
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
 def best_risk_line(material: Material, goal: Goal) -> tuple[RiskLine, NDArray[np.float64]]:
@@ -147,8 +186,8 @@ def _smooth_risk(lost: NDArray[np.bool_], cuts: NDArray[np.int64]) -> NDArray[np
     inputs = np.stack([np.ones(len(sizes)), (position - np.average(position, weights=sizes)) / spread], axis=1)
     events = np.add.reduceat(lost, cuts[:-1], dtype=np.float64)
     weights = _logistic(inputs, events, sizes.astype(np.float64))
-    if weights[1] < 0:  # a score that says nothing
-        weights = np.append(_logistic(inputs[:, :1], events, sizes.astype(np.float64)), 0.0)
+    if weights[1] < _LEAST_SLOPE:  # a score that says nothing still tells who leaves first
+        weights = np.append(_logistic(inputs[:, :1], events, sizes.astype(np.float64)), _LEAST_SLOPE)
     return _sigmoid(inputs @ weights)
 
 

@@ -19,7 +19,11 @@ from edgeexit.tuning import Pricing, Tuned, refuse_unreachable, tune_all
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.evaluation import choose_samples
 
-__all__ = ["Prices", "Request", "Unit", "price_exits", "requested", "retune"]
+__all__ = ["FOR_A_BUDGET", "FOR_A_LOSS", "Prices", "Request", "Unit", "price_exits", "requested", "retune"]
+
+FOR_A_BUDGET, FOR_A_LOSS = "risk", "joint"
+"""The threshold methods unless one is named. The joint search takes the calibration split's best point, which often
+leaves much of a budget unspent; with even risk new samples are answered better (benchmarks/budgets.py)."""
 
 TIMED_SAMPLES = 30
 UNITS = {"macs": "a share of the whole model's MACs", "ms": "milliseconds a sample"}
@@ -101,7 +105,8 @@ def requested(
         goal = Budget(budget, BUDGET_RESERVE if reserve is None else reserve)
     else:
         goal = MaxDrop(max_drop or 0.0, DROP_RESERVE if reserve is None else reserve)
-    return Request(goal, delta, unit or "macs", method or "joint", profile)
+    own = FOR_A_LOSS if budget is None else FOR_A_BUDGET
+    return Request(goal, delta, unit or "macs", method or own, profile)
 
 
 def price_exits(request: Request, cascade: Cascade, dataset: Dataset) -> Prices:

@@ -24,7 +24,7 @@ from edgeexit_runtime import evaluation
 from edgeexit_runtime.cascade import Cascade
 from edgeexit_runtime.commands.backends import backend_option
 from edgeexit_runtime.gathering import Labels, gather, open_for, within_memory
-from edgeexit_runtime.retuning import Unit, price_exits, requested, retune
+from edgeexit_runtime.retuning import FOR_A_BUDGET, FOR_A_LOSS, Unit, price_exits, requested, retune
 
 __all__ = ["tune"]
 
@@ -59,7 +59,11 @@ Examples:
     show_default=True,
     help=f"When a sample leaves; auto takes what serves the goal best out of {', '.join(AUTO)}.",
 )
-@click.option("--thresholds", type=click.Choice(list(METHODS)), help="How thresholds are searched.  [default: joint]")
+@click.option(
+    "--thresholds",
+    type=click.Choice(list(METHODS)),
+    help=f"How thresholds are found.  [default: {FOR_A_BUDGET} for a budget, {FOR_A_LOSS} for a loss]",
+)
 @click.option(
     "--labels",
     type=click.Choice(["data", "model"]),
