@@ -1,25 +1,27 @@
-"""Thresholds of even risk (EdgeExit's own, for few samples or a guarantee).
+"""Thresholds of even risk (EdgeExit's own, for a budget, a guarantee or few samples).
 
 At each exit the risk of leaving is estimated as a smooth function of the score: the chance that the whole
-model has a sample right and the exit has it wrong. It is a logistic regression on ln u, where u is the share of
-the samples whose score is as high or higher, so any criterion will do, whatever its scale. A sample leaves where
+model has a sample right and the exit has it wrong. It is a logistic regression on ln u over all samples, where u is
+the share of them whose score is as high or higher, so any criterion will do, whatever its scale. A sample leaves where
 
     risk ≤ τ (s_k / s)^γ,
 
 s_k being what it would still cost to stay: the mean, in this same cascade, over the samples that only just
-stay at exit k; and s the cost from the first exit to the last. With γ = 1 risk is weighed against cost, as an
+stay at exit k; and s that from the cheapest exit to the last. With γ = 1 risk is weighed against cost, as an
 optimal stopping rule does. With γ = 0 it is the same at all exits.
 
 Two numbers decide, τ and γ, and three per exit are estimated, so thresholds fitted on a few hundred samples do
 on new ones much what they did on these. The joint search, free to place every threshold between any two
 samples, needs many more for that.
 
-Within a budget, thresholds of different cost are often equally accurate as far as the samples can tell. Deeper
-exits know more as a rule, so the dearest of those are taken: where nothing is lost they cost what the budget allows,
-and less where the samples show that later exits are worse.
+Within a budget, thresholds of different cost are often equally right as far as the samples can tell. Deeper exits
+know more as a rule, so from the best the line is followed upwards, to the dearest that are not clearly worse; and no
+further than a risk of one in two hundred, below which a sample leaves whatever the budget.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +29,12 @@ from numpy.typing import NDArray
 from edgeexit.thresholds.along import best_along
 from edgeexit.thresholds.cuts import allowed_cuts, cut
 from edgeexit.thresholds.goals import Budget, Goal
-from edgeexit.thresholds.material import Material, exits_taken, measure
+from edgeexit.thresholds.material import Material, Outcome, exits_taken, measure
 
 __all__ = ["LOG_RISKS", "RiskLine", "best_risk_line", "fit_risk"]
 
 LOG_RISKS = tuple(np.linspace(-14.0, 2.0, 65).tolist())
-"""ln τ from nobody to everybody."""
+"""ln τ, nearly from nobody to everybody."""
 
 _POWERS = (0.0, 0.5, 1.0)
 _ROUNDS = 3
@@ -45,6 +47,7 @@ _STEPS = 50
 _LONGEST_STEP = 4.0
 _RIDGE = 1e-3
 _LEAST_SLOPE = 1e-3
+_NEGLIGIBLE = float(np.log(0.005))
 _STEEPEST = 30.0
 
 
@@ -63,35 +66,41 @@ def fit_risk(material: Material, goal: Goal) -> NDArray[np.float64]:
 
 
 def _dearest_of_the_best(material: Material, goal: Budget) -> NDArray[np.float64]:
-    """Of the thresholds that keep the budget: the dearest that are less than a standard error behind the best.
+    """On the line with the most accurate thresholds that keep the budget: the dearest that are not clearly worse.
 
     Raises:
         UnreachableError: None keep it.
     """
     goal.check_reachable(material)
-    lines = [RiskLine(material, power) for power in _POWERS]
-    tried = [line(log_risk) for line in lines for log_risk in LOG_RISKS]
-    tried += [best_along(material, goal, line, LOG_RISKS) for line in lines]
-    outcomes = [measure(material, thresholds) for thresholds in tried]
-    kept = sorted(
-        (i for i, outcome in enumerate(outcomes) if goal.met(outcome)),
-        key=lambda i: (outcomes[i].mean_cost, outcomes[i].accuracy),
-        reverse=True,
-    )
-    best = _right(material, tried[max(kept, key=lambda i: outcomes[i].accuracy)])
-    return next(tried[i] for i in kept if not _clearly_better(best, _right(material, tried[i])))
+    lines = [_kept_on(RiskLine(material, power), material, goal) for power in _POWERS]
+    line = max(lines, key=lambda kept: max((each.outcome.accuracy, -each.outcome.mean_cost) for each in kept))
+    best = max(line, key=lambda each: each.outcome.accuracy).right
+    by_cost = sorted(line, key=lambda each: (each.outcome.mean_cost, each.outcome.accuracy), reverse=True)
+    return next(each.thresholds for each in by_cost if not _clearly_better(best, each.right))
 
 
-def _right(material: Material, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) 1 where the cascade's answer is right, else 0."""
-    taken = exits_taken(material.score, thresholds)
-    return material.correct[taken, np.arange(material.samples)].astype(np.float64)
+class _Kept(NamedTuple):
+    thresholds: NDArray[np.float64]
+    outcome: Outcome
+    right: NDArray[np.bool_]  # (N,) whether the cascade's answer is
 
 
-def _clearly_better(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether the first is right more often, by more than a standard error of the difference."""
-    gain = one - other
-    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+def _kept_on(line: RiskLine, material: Material, goal: Budget) -> list[_Kept]:
+    """Thresholds of a line that keep the budget, at least one; those as near to it as can be, unless all keep it."""
+
+    def at(thresholds: NDArray[np.float64]) -> _Kept:
+        taken = exits_taken(material.score, thresholds)
+        return _Kept(thresholds, measure(material, thresholds), material.correct[taken, np.arange(material.samples)])
+
+    risks = [log_risk for log_risk in LOG_RISKS if log_risk >= _NEGLIGIBLE]
+    kept = [each for each in map(at, map(line, risks)) if goal.met(each.outcome)]
+    return kept if len(kept) == len(risks) else [*kept, at(best_along(material, goal, line, risks))]
+
+
+def _clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether the first is right more often, by more than a standard error of the difference and one sample."""
+    gain = one.astype(np.float64) - other
+    return bool(gain.sum() - 1 > gain.std() * np.sqrt(len(gain)))
 
 
 def best_risk_line(material: Material, goal: Goal) -> tuple[RiskLine, NDArray[np.float64]]:
