@@ -63,7 +63,7 @@ class Budget:
         """Raise if no thresholds can meet the goal.
 
         Raises:
-            UnreachableError: The budget is below the cost of the first exit.
+            UnreachableError: The budget is below the cost of the cheapest exit.
         """
         least, most = float(material.costs.min()), float(material.costs[-1])
         if self.limit < least * (1 - _ROUNDING):

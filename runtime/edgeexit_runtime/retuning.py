@@ -39,7 +39,7 @@ class Request:
         goal: A largest loss, or a budget in `unit`.
         delta: With a largest loss: the chance of breaking it over calibration draws; None for no guarantee.
         unit: Of the budget.
-        method: The threshold method.
+        method: The threshold method; with `delta` none is used.
         profile: Times measured before.
     """
 

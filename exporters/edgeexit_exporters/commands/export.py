@@ -85,7 +85,7 @@ NUMBERS = _Numbers()
     "--search",
     type=click.IntRange(min=1),
     metavar="TRIALS",
-    help="With trained, try so many architectures for each exit first and take the one that saves most.",
+    help="With trained, try so many architectures for each exit first and take the best for its cost.",
 )
 @click.option(
     "--search-storage",
