@@ -72,7 +72,9 @@ Examples:
 @click.option("--epochs", type=click.IntRange(min=1), help="Times through the data.")
 @click.option("--batch", type=click.IntRange(min=1), help="Samples a step.")
 @click.option("--rate", type=float, help="Highest learning rate of the heads.")
-@click.option("--backbone-rate", type=float, help="In a joint run the backbone's, as a share of --rate.")
+@click.option(
+    "--backbone-rate", type=float, help="In a joint run the backbone's, as a share of --rate; 1 if it starts untrained."
+)
 @click.option("--weight-decay", type=float, help="Decoupled weight decay.")
 @click.option("--optimiser", type=click.Choice(["adamw", "sgd"]), help="Of a joint run.")
 @click.option("--schedule", type=click.Choice(["cosine", "onecycle", "constant"]), help="Of the learning rate.")
